@@ -1,0 +1,202 @@
+//! Why a socket was closed or a handshake refused: the fixed table that close frames, counters and
+//! log lines share.
+//!
+//! RFC 6455 §7.4 gives the codes below 3000; 4000–4999 are ours. A reason on the wire never holds a
+//! byte that somebody else chose.
+
+/// Why a socket ends. Each has its own counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Cause {
+    /// The browser closed in order.
+    Normal,
+    /// The connection broke or ended without a close frame; nothing can be told to the browser.
+    Lost,
+    /// The engine ends.
+    GoingAway,
+    /// The browser broke RFC 6455.
+    Protocol,
+    /// A kind of message that this socket can not take (binary where a sender is put around it).
+    Unacceptable,
+    /// Text that is not UTF-8.
+    Utf8,
+    /// The browser asked for what the grant does not allow.
+    NotGranted,
+    /// A message over `max-message-size`.
+    TooBig,
+    /// A fault of this library, of this socket only.
+    Internal,
+    /// The engine restarts.
+    Restart,
+    /// Redis can not take what the browser sends.
+    Overloaded,
+    /// The browser does not read.
+    Slow,
+    /// A raw socket's channel lost continuity (`on-gap = close`).
+    Gap,
+    /// A published message failed or may have been lost on its way to Redis.
+    PublishFailed,
+    /// The browser did not answer a ping.
+    NoPong,
+    /// The grant expired.
+    Expired,
+    /// The app asked for it.
+    Kicked,
+}
+
+impl Cause {
+    /// All of them, in the order of their counters.
+    pub const ALL: [Cause; 17] = [
+        Cause::Normal,
+        Cause::Lost,
+        Cause::GoingAway,
+        Cause::Protocol,
+        Cause::Unacceptable,
+        Cause::Utf8,
+        Cause::NotGranted,
+        Cause::TooBig,
+        Cause::Internal,
+        Cause::Restart,
+        Cause::Overloaded,
+        Cause::Slow,
+        Cause::Gap,
+        Cause::PublishFailed,
+        Cause::NoPong,
+        Cause::Expired,
+        Cause::Kicked,
+    ];
+
+    /// The close code, the reason on the wire, and the name in counters and logs.
+    const fn row(self) -> (u16, &'static str, &'static str) {
+        match self {
+            Cause::Normal => (1000, "", "normal"),
+            Cause::Lost => (1006, "", "lost"),
+            Cause::GoingAway => (1001, "going away", "going_away"),
+            Cause::Protocol => (1002, "protocol error", "protocol"),
+            Cause::Unacceptable => (1003, "unacceptable message type", "unacceptable"),
+            Cause::Utf8 => (1007, "invalid UTF-8", "utf8"),
+            Cause::NotGranted => (1008, "not granted", "not_granted"),
+            Cause::TooBig => (1009, "message too big", "too_big"),
+            Cause::Internal => (1011, "internal error", "internal"),
+            Cause::Restart => (1012, "restarting", "restart"),
+            Cause::Overloaded => (1013, "overloaded", "overloaded"),
+            Cause::Slow => (4008, "too slow", "slow"),
+            Cause::Gap => (1012, "continuity lost", "gap"),
+            Cause::PublishFailed => (1012, "a message may be lost", "publish_failed"),
+            Cause::NoPong => (4012, "no pong", "no_pong"),
+            Cause::Expired => (4401, "grant expired", "expired"),
+            Cause::Kicked => (4403, "kicked", "kicked"),
+        }
+    }
+
+    /// The close code on the wire (1006 is never sent).
+    pub const fn code(self) -> u16 {
+        self.row().0
+    }
+
+    /// The reason on the wire.
+    pub const fn reason(self) -> &'static str {
+        self.row().1
+    }
+
+    /// The name in counters and log lines.
+    pub const fn name(self) -> &'static str {
+        self.row().2
+    }
+}
+
+/// Why a handshake is refused. Each has its own counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Refusal {
+    /// The upgrade is malformed.
+    Malformed,
+    /// The page's origin is not allowed.
+    Origin,
+    /// Not an upgrade, or a version other than 13.
+    NotUpgrade,
+    /// The grant is wrong.
+    Grant,
+    /// TLS ends in this process.
+    Tls,
+    /// No descriptors, too many sockets, or the engine is busy.
+    Full,
+}
+
+impl Refusal {
+    /// All of them, in the order of their counters.
+    pub const ALL: [Refusal; 6] = [
+        Refusal::Malformed,
+        Refusal::Origin,
+        Refusal::NotUpgrade,
+        Refusal::Grant,
+        Refusal::Tls,
+        Refusal::Full,
+    ];
+
+    const fn row(self) -> (u16, &'static str, &'static str) {
+        match self {
+            Refusal::Malformed => (400, "Bad Request", "malformed"),
+            Refusal::Origin => (403, "Forbidden", "origin"),
+            Refusal::NotUpgrade => (426, "Upgrade Required", "not_upgrade"),
+            Refusal::Grant => (500, "Internal Server Error", "grant"),
+            Refusal::Tls => (501, "Not Implemented", "tls"),
+            Refusal::Full => (503, "Service Unavailable", "full"),
+        }
+    }
+
+    /// The HTTP status.
+    pub const fn status(self) -> u16 {
+        self.row().0
+    }
+
+    /// The text of the status line.
+    pub const fn phrase(self) -> &'static str {
+        self.row().1
+    }
+
+    /// The name in counters and log lines.
+    pub const fn name(self) -> &'static str {
+        self.row().2
+    }
+
+    /// The whole HTTP answer. A 426 says which version is spoken here, a 503 when to come back.
+    pub fn answer(self) -> String {
+        let extra = match self {
+            Refusal::NotUpgrade => "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
+            Refusal::Full => "Retry-After: 5\r\n",
+            _ => "",
+        };
+        let (status, phrase, _) = self.row();
+        format!(
+            "HTTP/1.1 {status} {phrase}\r\n{extra}Content-Type: text/plain\r\nContent-Length: {}\r\n\
+             Cache-Control: no-store\r\nConnection: close\r\n\r\n{phrase}\n",
+            phrase.len() + 1
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_follow_the_order_of_the_table() {
+        for (index, cause) in Cause::ALL.iter().enumerate() {
+            assert_eq!(*cause as usize, index);
+            assert!(cause.reason().len() <= 123);
+        }
+        for (index, refusal) in Refusal::ALL.iter().enumerate() {
+            assert_eq!(*refusal as usize, index);
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_a_whole_http_answer() {
+        let answer = Refusal::Full.answer();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 503 Service Unavailable\r\n"));
+        assert!(head.contains("Retry-After: 5"));
+        assert!(head.contains(&format!("Content-Length: {}", body.len())));
+    }
+}
