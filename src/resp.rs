@@ -1,0 +1,379 @@
+//! RESP2, the protocol of Redis: commands into bytes, and bytes as they came into replies.
+//!
+//! Each link owns one [`Decoder`], used by its loop. Encoder and parser are the redis crate's; its
+//! blocking client is not used, nothing here reads a descriptor. A reply is bounded in size and
+//! depth: one that is larger comes from no Redis that we asked, and the link is dropped.
+
+use std::io::{self, Read};
+
+use ::redis::Value;
+
+use crate::error::{Error, Kind, Result};
+
+/// Arrays within arrays. The deepest answer to a command of ours has three levels.
+const MAX_DEPTH: usize = 8;
+
+/// Appends one command.
+pub fn command(out: &mut Vec<u8>, args: &[&[u8]]) {
+    let mut command = ::redis::Cmd::with_capacity(args.len(), args.iter().map(|a| a.len()).sum());
+    for arg in args {
+        command.arg(*arg);
+    }
+    command.write_packed_command(out);
+}
+
+/// What Redis said, as far as links tell it apart.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reply {
+    /// A message of a subscribed channel.
+    Message {
+        /// The channel as Redis knows it, with any prefix.
+        channel: Vec<u8>,
+        /// The bytes as they were published.
+        payload: Vec<u8>,
+    },
+    /// From now on messages of this channel come.
+    Subscribed(Vec<u8>),
+    /// No more messages of this channel come.
+    Unsubscribed(Vec<u8>),
+    /// The answer to PING, in either of its two shapes.
+    Pong,
+    /// A command failed.
+    Error {
+        /// The first word, such as `NOAUTH`, `READONLY` or `ERR`.
+        code: String,
+        /// The rest of the line, without the arguments that Redis may quote in it.
+        text: String,
+    },
+    /// The answer to any other command.
+    Other(Value),
+}
+
+/// Turns the bytes of one link into replies, however they are cut.
+pub struct Decoder {
+    parser: ::redis::Parser,
+    max_reply: usize,
+    /// Bytes that came since the end of the last whole reply.
+    pending: usize,
+}
+
+impl std::fmt::Debug for Decoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Decoder({} bytes of a reply)", self.pending)
+    }
+}
+
+impl Decoder {
+    /// A decoder that refuses a reply of more than `max_reply` bytes.
+    pub fn new(max_reply: usize) -> Self {
+        Decoder { parser: ::redis::Parser::new(), max_reply, pending: 0 }
+    }
+
+    /// Takes bytes as they came and calls `each` for every reply that is whole now, in order.
+    ///
+    /// # Errors
+    /// `Io` for what is not RESP2, is nested too deep or too large. The link must be dropped and
+    /// this decoder with it: there is no way to find the next reply.
+    pub fn feed(&mut self, bytes: &[u8], each: &mut dyn FnMut(Reply)) -> Result<()> {
+        let mut unread = Unread(bytes);
+        self.pending = self.pending.saturating_add(bytes.len());
+        loop {
+            match self.parser.parse_value(&mut unread) {
+                Ok(value) => {
+                    // The parser reads ahead and does not say where a reply ended, but its size
+                    // follows from its value.
+                    let size = size_of_reply(&value, 0)?;
+                    self.check_size(size)?;
+                    self.pending = self.pending.saturating_sub(size);
+                    each(classify(value));
+                }
+                // Only `Unread` can time out, and it does so when it is empty.
+                Err(error) if error.is_timeout() => return self.check_size(self.pending),
+                // The crate's own text quotes the bytes, which may be anybody's payload.
+                Err(_) => return Err(malformed("what came is not RESP2")),
+            }
+        }
+    }
+
+    fn check_size(&self, size: usize) -> Result<()> {
+        if size > self.max_reply {
+            return Err(malformed(&format!("a reply is over {} bytes", self.max_reply)));
+        }
+        Ok(())
+    }
+}
+
+/// What has not been given to the parser yet. It never ends: `Ok(0)` would make the parser drop
+/// half a reply.
+struct Unread<'a>(&'a [u8]);
+
+impl Read for Unread<'_> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        match self.0.read(to)? {
+            0 => Err(io::ErrorKind::WouldBlock.into()),
+            count => Ok(count),
+        }
+    }
+}
+
+fn malformed(why: &str) -> Error {
+    Error::new(Kind::Io, format!("redis reply refused: {why}; is redis-url really a Redis server?"))
+}
+
+/// How many bytes the reply had on the wire.
+fn size_of_reply(value: &Value, depth: usize) -> Result<usize> {
+    let line = |len: usize| len + 3; // the type and CRLF
+    Ok(match value {
+        Value::Nil => line(2),
+        Value::Okay => line(2),
+        Value::SimpleString(text) => line(text.len()),
+        Value::Int(number) => line(number.to_string().len()),
+        Value::BulkString(bytes) => line(bytes.len().to_string().len()) + bytes.len() + 2,
+        Value::ServerError(error) => {
+            line(error.code().len() + error.details().map_or(0, |details| 1 + details.len()))
+        }
+        Value::Array(items) if depth < MAX_DEPTH => {
+            let mut size = line(items.len().to_string().len());
+            for item in items {
+                size += size_of_reply(item, depth + 1)?;
+            }
+            size
+        }
+        Value::Array(_) => return Err(malformed("arrays are nested too deep")),
+        // RESP3, which nobody asked for with HELLO.
+        _ => return Err(malformed("what came is not RESP2")),
+    })
+}
+
+/// Names a reply. On a link that subscribes, RESP2 gives pushes the shape of ordinary arrays; other
+/// links ask nothing whose answer begins with the name of a push.
+fn classify(value: Value) -> Reply {
+    match value {
+        Value::SimpleString(text) if text == "PONG" => Reply::Pong,
+        Value::ServerError(error) => Reply::Error {
+            code: error.code().into(),
+            text: without_arguments(error.details().unwrap_or_default()).into(),
+        },
+        Value::Array(mut items) => match items.as_mut_slice() {
+            [Value::BulkString(kind), Value::BulkString(channel), Value::BulkString(payload)]
+                if kind == b"message" =>
+            {
+                Reply::Message {
+                    channel: std::mem::take(channel),
+                    payload: std::mem::take(payload),
+                }
+            }
+            [Value::BulkString(kind), Value::BulkString(channel), Value::Int(_)]
+                if kind == b"subscribe" =>
+            {
+                Reply::Subscribed(std::mem::take(channel))
+            }
+            [Value::BulkString(kind), Value::BulkString(channel), Value::Int(_)]
+                if kind == b"unsubscribe" =>
+            {
+                Reply::Unsubscribed(std::mem::take(channel))
+            }
+            [Value::BulkString(kind), Value::BulkString(text)]
+                if kind == b"pong" && text.is_empty() =>
+            {
+                Reply::Pong
+            }
+            _ => Reply::Other(Value::Array(items)),
+        },
+        other => Reply::Other(other),
+    }
+}
+
+/// An error's text up to where Redis quotes arguments back. A server that does not know AUTH, or a
+/// command behind a proxy, would put a password into our log this way.
+fn without_arguments(text: &str) -> &str {
+    text.split_once(", with args").map_or(text, |(before, _)| before)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX: usize = 1 << 20;
+
+    fn feed_all<'a>(
+        pieces: impl IntoIterator<Item = &'a [u8]>,
+        max: usize,
+    ) -> (Vec<Reply>, Result<()>) {
+        let (mut decoder, mut replies) = (Decoder::new(max), Vec::new());
+        for piece in pieces {
+            if let Err(error) = decoder.feed(piece, &mut |reply| replies.push(reply)) {
+                return (replies, Err(error));
+            }
+        }
+        (replies, Ok(()))
+    }
+
+    fn bulk(text: &str) -> Value {
+        Value::BulkString(text.into())
+    }
+
+    /// Every kind of reply, and what it means.
+    fn samples() -> Vec<(&'static [u8], Reply)> {
+        let other = Reply::Other;
+        let error = |code: &str, text: &str| Reply::Error { code: code.into(), text: text.into() };
+        vec![
+            (
+                b"*3\r\n$7\r\nmessage\r\n$4\r\nchat\r\n$7\r\na\r\n$1\r\n\r\n",
+                Reply::Message { channel: b"chat".into(), payload: b"a\r\n$1\r\n".into() },
+            ),
+            (
+                b"*3\r\n$7\r\nmessage\r\n$1\r\n\xff\r\n$0\r\n\r\n",
+                Reply::Message { channel: b"\xff".into(), payload: vec![] },
+            ),
+            (b"*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n", Reply::Subscribed(b"a".into())),
+            (b"*3\r\n$11\r\nunsubscribe\r\n$1\r\na\r\n:0\r\n", Reply::Unsubscribed(b"a".into())),
+            (
+                b"*3\r\n$11\r\nunsubscribe\r\n$-1\r\n:0\r\n",
+                other(Value::Array(vec![bulk("unsubscribe"), Value::Nil, Value::Int(0)])),
+            ),
+            (b"+PONG\r\n", Reply::Pong),
+            (b"*2\r\n$4\r\npong\r\n$0\r\n\r\n", Reply::Pong),
+            (
+                b"*2\r\n$4\r\npong\r\n$1\r\nx\r\n",
+                other(Value::Array(vec![bulk("pong"), bulk("x")])),
+            ),
+            (b"+OK\r\n", other(Value::Okay)),
+            (b"+QUEUED\r\n", other(Value::SimpleString("QUEUED".into()))),
+            (b"+\r\n", other(Value::SimpleString("".into()))),
+            (b":-12\r\n", other(Value::Int(-12))),
+            (b"$-1\r\n", other(Value::Nil)),
+            (b"*-1\r\n", other(Value::Nil)),
+            (b"*0\r\n", other(Value::Array(vec![]))),
+            (
+                b"*2\r\n+OK\r\n*1\r\n$1\r\nx\r\n",
+                other(Value::Array(vec![Value::Okay, Value::Array(vec![bulk("x")])])),
+            ),
+            (b"-NOAUTH Authentication required.\r\n", error("NOAUTH", "Authentication required.")),
+            (b"-READONLY\r\n", error("READONLY", "")),
+            (b"-MOVED 3999 127.0.0.1:6381\r\n", error("MOVED", "3999 127.0.0.1:6381")),
+            (b"-ERR  two  spaces\r\n", error("ERR", " two  spaces")),
+        ]
+    }
+
+    #[test]
+    fn replies_are_the_same_however_they_are_cut() {
+        let bytes: Vec<u8> = samples().iter().flat_map(|(bytes, _)| bytes.to_vec()).collect();
+        let expected: Vec<Reply> = samples().into_iter().map(|(_, reply)| reply).collect();
+        assert_eq!(feed_all([&bytes[..]], MAX), (expected.clone(), Ok(())));
+        assert_eq!(feed_all(bytes.chunks(1), MAX), (expected.clone(), Ok(())));
+        for cut in 0..=bytes.len() {
+            let halves = feed_all([&bytes[..cut], &[], &bytes[cut..]], MAX);
+            assert_eq!(halves, (expected.clone(), Ok(())), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_reply_comes_with_its_last_byte_and_not_before() {
+        for (bytes, reply) in samples() {
+            for cut in 0..bytes.len() {
+                assert_eq!(feed_all([&bytes[..cut]], MAX), (vec![], Ok(())), "{reply:?} at {cut}");
+            }
+            assert_eq!(feed_all([bytes], MAX).0, [reply]);
+        }
+    }
+
+    #[test]
+    fn the_size_of_each_reply_is_known_so_nothing_is_left_pending() {
+        let mut decoder = Decoder::new(MAX);
+        for (bytes, reply) in samples() {
+            decoder.feed(bytes, &mut |_| {}).unwrap();
+            assert_eq!(decoder.pending, 0, "{reply:?}");
+        }
+    }
+
+    #[test]
+    fn a_reply_over_the_limit_is_refused_whole_or_in_pieces() {
+        for (len, good) in [(99, true), (100, true), (101, false)] {
+            // `$NN` CRLF, payload, CRLF
+            let payload = "x".repeat(len - 7);
+            let reply = format!("${}\r\n{payload}\r\n", payload.len()).into_bytes();
+            assert_eq!(reply.len(), len);
+            let around = [&b"+OK\r\n"[..], &reply, b"+OK\r\n"].concat();
+            let (whole, pieces) = (feed_all([&around[..]], 100), feed_all(around.chunks(1), 100));
+            assert_eq!(whole, pieces);
+            assert_eq!((whole.1.is_ok(), whole.0.len()), (good, if good { 3 } else { 1 }));
+        }
+        // Many small replies in one read are not one large reply.
+        let many = b"+PONG\r\n".repeat(10_000);
+        assert_eq!(feed_all([&many[..]], 100).0.len(), 10_000);
+    }
+
+    #[test]
+    fn huge_lengths_wait_for_no_memory_and_end_at_the_limit() {
+        for head in ["$2000000000\r\n", "*1000000000\r\n", "$9223372036854775807\r\n"] {
+            assert_eq!(feed_all([head.as_bytes()], 100), (vec![], Ok(())), "{head}");
+            let filled = [head.as_bytes(), &b":1\r\n".repeat(30)].concat();
+            assert_eq!(feed_all([&filled[..]], 100).1.unwrap_err().kind, Kind::Io, "{head}");
+        }
+        // A line that never ends.
+        assert!(feed_all([&b"+".repeat(200)[..]], 100).1.is_err());
+    }
+
+    #[test]
+    fn arrays_are_nested_at_most_eight_deep() {
+        for (depth, good) in [(1, true), (8, true), (9, false), (99, false), (100_000, false)] {
+            let bytes = [b"*1\r\n".repeat(depth), b":1\r\n".to_vec()].concat();
+            assert_eq!(feed_all([&bytes[..]], MAX).1.is_ok(), good, "{depth}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_resp2_is_refused_and_not_quoted() {
+        for bytes in [
+            &b"HTTP/1.1 400 secret\r\n"[..],
+            b"\r\n",
+            b"\0\0\0\0",
+            b":secret\r\n",
+            b"$secret\r\n",
+            b"*secret\r\n",
+            b"*1\r\n!",
+            b"$3\r\nabcdef\r\n",
+            b":99999999999999999999\r\n",
+            b"+\xff\xfe\r\n",
+            b"%1\r\n+a\r\n+b\r\n",
+            b">2\r\n+message\r\n+b\r\n",
+            b"#t\r\n",
+            b",1.5\r\n",
+            b"~1\r\n:1\r\n",
+            b"=5\r\ntxt:a\r\n",
+        ] {
+            let (replies, result) = feed_all([bytes, b"\r\n\r\n"], MAX);
+            let Err(error) = result else { panic!("{bytes:?} gave {replies:?}") };
+            assert_eq!((error.kind, replies), (Kind::Io, vec![]));
+            assert!(!error.text.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn arguments_that_redis_quotes_in_an_error_are_left_out() {
+        for line in [
+            "-ERR unknown command 'AUTH', with args beginning with: 'app' 'pa55' \r\n",
+            "-ERR unknown command `AUTH`, with args beginning with: `pa55`, \r\n",
+        ] {
+            let replies = feed_all([line.as_bytes()], MAX).0;
+            let [Reply::Error { code, text }] = &replies[..] else { panic!("{replies:?}") };
+            assert!(code == "ERR" && text.starts_with("unknown command") && text.len() < 30);
+        }
+    }
+
+    #[test]
+    fn commands_are_arrays_of_bulk_strings_that_read_back_as_given() {
+        let mut out = b"before".to_vec();
+        command(&mut out, &[b"PUBLISH", b"chat", b"a\r\n$5\r\n\0\xff", b""]);
+        assert_eq!(
+            out,
+            b"before*4\r\n$7\r\nPUBLISH\r\n$4\r\nchat\r\n$9\r\na\r\n$5\r\n\0\xff\r\n$0\r\n\r\n"
+        );
+        let expected = ["PUBLISH", "chat"].map(bulk).into_iter();
+        let expected =
+            expected.chain([b"a\r\n$5\r\n\0\xff".to_vec(), vec![]].map(Value::BulkString));
+        let replies = feed_all([&out[6..]], MAX).0;
+        assert_eq!(replies, [Reply::Other(Value::Array(expected.collect()))]);
+    }
+}

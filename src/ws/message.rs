@@ -1,0 +1,628 @@
+//! Frames of a browser into messages, RFC 6455 §5.4 to §5.6: fragments, control frames between
+//! them, UTF-8, limits.
+//!
+//! Each socket owns one [`Assembler`], used by the loop that owns the socket. It never reads a
+//! descriptor, never answers a ping and never closes anything: it says what came, or the [`Cause`]
+//! to close with.
+
+use std::ops::ControlFlow;
+
+use super::frame::{self, Control, Data, Header, MAX_HEADER, OpCode};
+use crate::cause::Cause;
+
+/// How much is allocated on the word of a frame's header alone; beyond it the buffer grows with
+/// what really came.
+const TRUSTED_LENGTH: u64 = 64 * 1024;
+
+/// What a browser sent: a whole message or a control frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Incoming<'a> {
+    /// A text message.
+    Text(&'a str),
+    /// A binary message.
+    Binary(&'a [u8]),
+    /// A ping, to be answered with the same bytes.
+    Ping(&'a [u8]),
+    /// A pong.
+    Pong(&'a [u8]),
+    /// A close frame with its code, if it has one. The reason was checked and is nobody's business.
+    Close(Option<u16>),
+}
+
+/// The reassembly of one socket. Between messages it owns nothing and is one word long.
+#[derive(Debug, Default)]
+pub struct Assembler(Option<Box<Partial>>);
+
+/// What is left over when the input ends inside a frame or a message. Plain values only.
+#[derive(Debug, Default)]
+struct Partial {
+    /// The first bytes of a header that is not whole yet. Invariant: empty while `frame` is there.
+    header: [u8; MAX_HEADER],
+    header_len: usize,
+    /// The frame whose payload is being read.
+    frame: Option<Open>,
+    /// Payload of a control frame that is being read.
+    control: Vec<u8>,
+    /// The message that is being read: a frame of it is open, or its last fragment has not come.
+    message: Option<Message>,
+}
+
+/// A frame with a part of its payload still to come.
+#[derive(Debug)]
+struct Open {
+    header: Header,
+    /// How many bytes of the payload came.
+    got: u64,
+}
+
+/// The payload of all fragments so far, in one flat buffer: many small fragments cost no more than
+/// one large one.
+#[derive(Debug)]
+struct Message {
+    text: bool,
+    payload: Vec<u8>,
+    /// Text only: so many bytes are known to be whole characters of UTF-8.
+    checked: usize,
+}
+
+impl Assembler {
+    /// Reads all of `input`, unmasking it in place, and calls `each` for every whole message and
+    /// control frame.
+    ///
+    /// A message in one frame that lies whole in `input` is handed out as a slice of it. Any other
+    /// is collected in one buffer, which is freed with the message. `max_message` bounds the
+    /// payload of a message over all its fragments; it is judged on the header, before any payload.
+    ///
+    /// When `each` breaks, and on an error, the rest of the input and everything collected is
+    /// dropped: nothing that follows a close may be looked at, RFC 6455 §5.5.1.
+    ///
+    /// # Errors
+    /// The cause to close the socket with: `Protocol`, `Utf8` or `TooBig`.
+    pub fn feed(
+        &mut self,
+        input: &mut [u8],
+        max_message: usize,
+        each: &mut dyn FnMut(Incoming<'_>) -> ControlFlow<()>,
+    ) -> Result<(), Cause> {
+        // Taken out: what is not put back is dropped on every early return.
+        let mut partial = self.0.take();
+        let mut rest = input;
+        loop {
+            if let Some(open) = partial.as_deref_mut().filter(|partial| partial.frame.is_some()) {
+                rest = open.read_payload(rest)?;
+                if !open.is_frame_whole() {
+                    break;
+                }
+                if open.finish_frame(each)?.is_break() {
+                    return Ok(());
+                }
+            } else if rest.is_empty() {
+                break;
+            } else {
+                let state = partial.as_deref_mut();
+                let (header, behind) = match next_header(state, rest)? {
+                    Some(found) => found,
+                    None => {
+                        partial.get_or_insert_default().keep_header(rest);
+                        break;
+                    }
+                };
+                rest = &mut rest[behind..];
+                let message = partial.as_deref().and_then(|partial| partial.message.as_ref());
+                judge(&header, message, max_message)?;
+                match usize::try_from(header.len).ok().filter(|len| *len <= rest.len()) {
+                    Some(len) if header.fin && header.opcode != OpCode::Data(Data::Continue) => {
+                        let (payload, after) = rest.split_at_mut(len);
+                        frame::unmask(payload, header.mask, 0);
+                        if hand_out(header.opcode, payload, each)?.is_break() {
+                            return Ok(());
+                        }
+                        rest = after;
+                    }
+                    _ => partial.get_or_insert_default().open(header),
+                }
+            }
+        }
+        self.0 = partial.filter(|partial| !partial.is_idle());
+        Ok(())
+    }
+
+    /// Whether nothing is waiting for its other half: then it owns no memory.
+    pub fn is_idle(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |partial| {
+            let message = partial.message.as_ref().map_or(0, |message| message.payload.capacity());
+            size_of::<Partial>() + partial.control.capacity() + message
+        })
+    }
+}
+
+/// The header that begins in `partial` or `input`, and how many bytes of `input` belong to it.
+fn next_header(
+    partial: Option<&mut Partial>,
+    input: &[u8],
+) -> Result<Option<(Header, usize)>, Cause> {
+    let Some(partial) = partial.filter(|partial| partial.header_len > 0) else {
+        return frame::parse(input);
+    };
+    // No header is longer than the array, so the header is whole before the array is full.
+    let kept = partial.header_len;
+    let mut bytes = partial.header;
+    for (to, from) in bytes[kept..].iter_mut().zip(input) {
+        *to = *from;
+    }
+    let came = MAX_HEADER.min(kept + input.len());
+    let found = frame::parse(&bytes[..came])?;
+    if found.is_some() {
+        partial.header_len = 0;
+    }
+    // What was kept was not a whole header, so this one ends in the input.
+    Ok(found.map(|(header, size)| (header, size - kept)))
+}
+
+/// Judges a header by the message it belongs to, before any of its payload.
+fn judge(header: &Header, message: Option<&Message>, max_message: usize) -> Result<(), Cause> {
+    // No extension is negotiated that gives this bit a meaning (§5.2).
+    if header.rsv1 {
+        return Err(Cause::Protocol);
+    }
+    let OpCode::Data(data) = header.opcode else { return Ok(()) };
+    let collected = match (data, message) {
+        (Data::Continue, Some(message)) => message.payload.len(),
+        (Data::Text | Data::Binary, None) => 0,
+        // A fragment of nothing, or a new message inside another (§5.4).
+        _ => return Err(Cause::Protocol),
+    };
+    if header.len.saturating_add(collected as u64) > max_message as u64 {
+        return Err(Cause::TooBig);
+    }
+    Ok(())
+}
+
+/// Hands out what a whole frame, or the whole payload of a message, means.
+fn hand_out(
+    opcode: OpCode,
+    payload: &[u8],
+    each: &mut dyn FnMut(Incoming<'_>) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>, Cause> {
+    let incoming = match opcode {
+        OpCode::Data(Data::Text) => {
+            Incoming::Text(std::str::from_utf8(payload).map_err(|_| Cause::Utf8)?)
+        }
+        OpCode::Data(_) => Incoming::Binary(payload),
+        OpCode::Control(Control::Ping) => Incoming::Ping(payload),
+        OpCode::Control(Control::Pong) => Incoming::Pong(payload),
+        OpCode::Control(_) => Incoming::Close(close_code(payload)?),
+    };
+    Ok(each(incoming))
+}
+
+/// The code of a close frame, RFC 6455 §5.5.1 and §7.4.
+fn close_code(payload: &[u8]) -> Result<Option<u16>, Cause> {
+    let Some((code, reason)) = payload.split_first_chunk::<2>() else {
+        return if payload.is_empty() { Ok(None) } else { Err(Cause::Protocol) };
+    };
+    let code = u16::from_be_bytes(*code);
+    if !frame::is_valid_close_code(code) {
+        return Err(Cause::Protocol);
+    }
+    std::str::from_utf8(reason).map_err(|_| Cause::Utf8)?;
+    Ok(Some(code))
+}
+
+impl Partial {
+    fn is_idle(&self) -> bool {
+        self.header_len == 0 && self.frame.is_none() && self.message.is_none()
+    }
+
+    /// Keeps the beginning of a header. `bytes` is all that came and too short for the header.
+    fn keep_header(&mut self, bytes: &[u8]) {
+        for (to, from) in self.header[self.header_len..].iter_mut().zip(bytes) {
+            *to = *from;
+            self.header_len += 1;
+        }
+    }
+
+    /// Begins a frame whose payload is not whole, or that is a fragment.
+    fn open(&mut self, header: Header) {
+        if let OpCode::Data(data @ (Data::Text | Data::Binary)) = header.opcode {
+            let text = data == Data::Text;
+            self.message = Some(Message { text, payload: Vec::new(), checked: 0 });
+        }
+        self.frame = Some(Open { header, got: 0 });
+    }
+
+    /// Takes what `input` has of the open frame's payload; gives back what is behind it.
+    fn read_payload<'a>(&mut self, input: &'a mut [u8]) -> Result<&'a mut [u8], Cause> {
+        let Some(open) = self.frame.as_mut() else { return Ok(input) };
+        let missing = open.header.len - open.got;
+        let take = usize::try_from(missing).unwrap_or(usize::MAX).min(input.len());
+        let (payload, behind) = input.split_at_mut(take);
+        // Only the position modulo 4 matters to the mask, so the cast may cut.
+        frame::unmask(payload, open.header.mask, (open.got % 4) as usize);
+        open.got += take as u64;
+        match (open.header.opcode, &mut self.message) {
+            (OpCode::Data(_), Some(message)) => message.append(payload, missing)?,
+            _ => self.control.extend_from_slice(payload),
+        }
+        Ok(behind)
+    }
+
+    fn is_frame_whole(&self) -> bool {
+        self.frame.as_ref().is_none_or(|open| open.got == open.header.len)
+    }
+
+    /// Ends the open frame, whose payload is whole: hands out the control frame, or the message if
+    /// it was its last one.
+    fn finish_frame(
+        &mut self,
+        each: &mut dyn FnMut(Incoming<'_>) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, Cause> {
+        match self.frame.take().map(|open| open.header) {
+            Some(Header { opcode: opcode @ OpCode::Control(_), .. }) => {
+                hand_out(opcode, &std::mem::take(&mut self.control), each)
+            }
+            Some(Header { fin: true, .. }) => match self.message.take() {
+                // Text is judged a second time here, a gigabyte a second at worst: a `&str` without
+                // it takes `unsafe`.
+                Some(Message { text: true, payload, .. }) => {
+                    hand_out(OpCode::Data(Data::Text), &payload, each)
+                }
+                Some(message) => hand_out(OpCode::Data(Data::Binary), &message.payload, each),
+                None => Ok(ControlFlow::Continue(())),
+            },
+            _ => Ok(ControlFlow::Continue(())),
+        }
+    }
+}
+
+impl Message {
+    /// Adds payload. `missing` is what the frame declares from here on, `payload` included.
+    fn append(&mut self, payload: &[u8], missing: u64) -> Result<(), Cause> {
+        if payload.is_empty() {
+            return Ok(());
+        }
+        self.payload.reserve(payload.len().max(missing.min(TRUSTED_LENGTH) as usize));
+        self.payload.extend_from_slice(payload);
+        if self.text {
+            match std::str::from_utf8(&self.payload[self.checked..]) {
+                Ok(valid) => self.checked += valid.len(),
+                // A character that may still become whole is kept for later; anything else is wrong
+                // now, RFC 6455 §8.1, and need not be waited for: a browser could let a message of
+                // bad text hang for ever.
+                Err(error) if error.error_len().is_none() => self.checked += error.valid_up_to(),
+                Err(_) => return Err(Cause::Utf8),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: [u8; 4] = [0xA1, 0x5C, 0x03, 0xFE];
+    const MAX: usize = 1 << 20;
+
+    /// What was handed out, owned.
+    #[derive(Clone, Debug, PartialEq)]
+    enum Got {
+        Text(String),
+        Binary(Vec<u8>),
+        Ping(Vec<u8>),
+        Pong(Vec<u8>),
+        Close(Option<u16>),
+    }
+
+    impl From<Incoming<'_>> for Got {
+        fn from(incoming: Incoming<'_>) -> Self {
+            match incoming {
+                Incoming::Text(text) => Got::Text(text.into()),
+                Incoming::Binary(payload) => Got::Binary(payload.into()),
+                Incoming::Ping(payload) => Got::Ping(payload.into()),
+                Incoming::Pong(payload) => Got::Pong(payload.into()),
+                Incoming::Close(code) => Got::Close(code),
+            }
+        }
+    }
+
+    /// A masked frame. `first` is the whole first byte.
+    fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        frame::append(&mut bytes, OpCode::from(first & 0x0F), payload);
+        bytes[0] = first;
+        bytes[1] |= 0x80;
+        let body = bytes.split_off(bytes.len() - payload.len());
+        bytes.extend_from_slice(&KEY);
+        bytes.extend(body.iter().enumerate().map(|(index, byte)| byte ^ KEY[index % 4]));
+        bytes
+    }
+
+    /// Only the header of a masked frame.
+    fn declared(first: u8, len: u64) -> Vec<u8> {
+        let mut bytes = vec![first, 0x80 | 127];
+        bytes.extend_from_slice(&len.to_be_bytes());
+        bytes.extend_from_slice(&KEY);
+        bytes
+    }
+
+    /// Feeds the pieces one after the other. A close ends the reading, as in the engine.
+    fn feed_all<'a>(
+        pieces: impl IntoIterator<Item = &'a [u8]>,
+        max: usize,
+    ) -> (Vec<Got>, Result<(), Cause>, Assembler) {
+        let (mut assembler, mut got, mut closed) = (Assembler::default(), Vec::new(), false);
+        for piece in pieces {
+            let result = assembler.feed(&mut piece.to_vec(), max, &mut |incoming| {
+                closed = matches!(incoming, Incoming::Close(_));
+                got.push(incoming.into());
+                if closed { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            if result.is_err() || closed {
+                return (got, result, assembler);
+            }
+        }
+        (got, Ok(()), assembler)
+    }
+
+    /// Feeds `bytes` whole, byte by byte and cut in two at every offset: all must agree.
+    fn every_way(bytes: &[u8], max: usize) -> (Vec<Got>, Result<(), Cause>) {
+        let (got, result, assembler) = feed_all([bytes], max);
+        let single = feed_all(bytes.chunks(1), max);
+        assert_eq!((&single.0, single.1), (&got, result), "byte by byte");
+        assert_eq!(single.2.is_idle(), assembler.is_idle());
+        for cut in 0..=bytes.len() {
+            let halves = feed_all([&bytes[..cut], &bytes[cut..]], max);
+            assert_eq!((&halves.0, halves.1), (&got, result), "cut at {cut}");
+            assert_eq!(halves.2.is_idle(), assembler.is_idle());
+        }
+        (got, result)
+    }
+
+    fn text(text: &str) -> Got {
+        Got::Text(text.into())
+    }
+
+    #[test]
+    fn messages_fragments_and_controls_between_them_come_out_in_order_however_they_are_cut() {
+        let bytes = [
+            masked(0x81, "Hello, Wörld €".as_bytes()),
+            masked(0x01, b"Hel"),
+            masked(0x89, b"ping"),
+            masked(0x00, b""),
+            masked(0x8A, b""),
+            masked(0x80, b"lo"),
+            masked(0x82, &[0, 255, 128]),
+            masked(0x02, b""),
+            masked(0x80, b""),
+            masked(0x81, b""),
+            masked(0x82, &[9; 300]),
+            // A character of three bytes over three fragments.
+            masked(0x01, &[0xE2]),
+            masked(0x00, &[0x82]),
+            masked(0x80, &[0xAC]),
+            masked(0x89, &[1; 125]),
+            masked(0x88, &[0x03, 0xE8, b'b', b'y', b'e']),
+            // Behind a close nothing is looked at, not even what is wrong.
+            vec![0xFF; 20],
+        ]
+        .concat();
+        let (got, result) = every_way(&bytes, MAX);
+        let expected = vec![
+            text("Hello, Wörld €"),
+            Got::Ping(b"ping".to_vec()),
+            Got::Pong(vec![]),
+            text("Hello"),
+            Got::Binary(vec![0, 255, 128]),
+            Got::Binary(vec![]),
+            text(""),
+            Got::Binary(vec![9; 300]),
+            text("€"),
+            Got::Ping(vec![1; 125]),
+            Got::Close(Some(1000)),
+        ];
+        assert_eq!((got, result), (expected, Ok(())));
+    }
+
+    #[test]
+    fn an_idle_assembler_owns_nothing_and_is_one_word() {
+        assert_eq!(size_of::<Assembler>(), size_of::<usize>());
+        let mut assembler = Assembler::default();
+        let whole = [masked(0x81, b"one"), masked(0x01, b"t"), masked(0x80, b"wo")].concat();
+        for cut in 1..whole.len() {
+            assembler
+                .feed(&mut whole[..cut].to_vec(), MAX, &mut |_| ControlFlow::Continue(()))
+                .unwrap();
+            assert_eq!(assembler.is_idle(), assembler.heap_bytes() == 0);
+            assembler
+                .feed(&mut whole[cut..].to_vec(), MAX, &mut |_| ControlFlow::Continue(()))
+                .unwrap();
+            assert!(assembler.is_idle() && assembler.heap_bytes() == 0);
+        }
+    }
+
+    #[test]
+    fn a_whole_message_is_a_slice_of_the_input() {
+        let mut input = [masked(0x82, b"first"), masked(0x82, b"second")].concat();
+        let range = input.as_ptr_range();
+        let mut seen = 0;
+        Assembler::default()
+            .feed(&mut input, MAX, &mut |incoming| {
+                let Incoming::Binary(payload) = incoming else { panic!("{incoming:?}") };
+                assert!(range.contains(&payload.as_ptr()));
+                seen += 1;
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        assert_eq!(seen, 2);
+    }
+
+    #[test]
+    fn a_declared_length_alone_allocates_nothing_and_a_little_payload_little() {
+        let mut assembler = Assembler::default();
+        let mut feed = |bytes: &mut [u8]| {
+            assembler.feed(bytes, usize::MAX, &mut |_| ControlFlow::Continue(())).unwrap();
+            assembler.heap_bytes()
+        };
+        assert_eq!(feed(&mut declared(0x82, 1 << 40)), size_of::<Partial>());
+        assert!(feed(&mut [1]) <= size_of::<Partial>() + TRUSTED_LENGTH as usize);
+        assert!(feed(&mut vec![1; 1 << 20]) <= 3 << 20);
+    }
+
+    #[test]
+    fn a_flood_of_tiny_fragments_costs_what_its_bytes_cost() {
+        let mut bytes = masked(0x02, b"x");
+        for _ in 0..65_536 {
+            bytes.extend_from_slice(&masked(0x00, b"x"));
+        }
+        let (got, result, assembler) = feed_all([&bytes[..]], MAX);
+        assert_eq!((got, result), (vec![], Ok(())));
+        assert!(assembler.heap_bytes() < 200_000, "{}", assembler.heap_bytes());
+    }
+
+    #[test]
+    fn the_limit_is_the_sum_of_the_fragments_and_is_judged_on_the_header() {
+        for (len, good) in [(9, true), (10, true), (11, false)] {
+            let whole = masked(0x82, &vec![1; len]);
+            let halves = [masked(0x01, b"aaaaa"), masked(0x80, &vec![b'b'; len - 5])].concat();
+            let expected = if good { Ok(()) } else { Err(Cause::TooBig) };
+            assert_eq!(every_way(&whole, 10).1, expected);
+            assert_eq!(every_way(&halves, 10).1, expected);
+        }
+        // Control frames have their own limit.
+        assert_eq!(every_way(&masked(0x89, &[1; 125]), 10).1, Ok(()));
+        assert_eq!(every_way(&masked(0x82, b""), 0).1, Ok(()));
+        for (len, cause) in [
+            (11 + (1 << 16), Cause::TooBig),
+            ((1 << 63) - 1, Cause::TooBig),
+            (1 << 63, Cause::Protocol),
+            (u64::MAX, Cause::Protocol),
+        ] {
+            assert_eq!(every_way(&declared(0x82, len), 10), (vec![], Err(cause)));
+        }
+        let overflow = [masked(0x02, b"x"), declared(0x80, (1 << 63) - 1)].concat();
+        assert_eq!(every_way(&overflow, usize::MAX >> 1).1, Err(Cause::TooBig));
+    }
+
+    #[test]
+    fn what_breaks_the_order_of_fragments_is_a_protocol_error() {
+        for bytes in [
+            masked(0x80, b"of nothing"),
+            masked(0x00, b"of nothing"),
+            [masked(0x01, b"a"), masked(0x81, b"b")].concat(),
+            [masked(0x01, b"a"), masked(0x02, b"b")].concat(),
+            [masked(0x01, b"a"), masked(0x80, b"b"), masked(0x80, b"c")].concat(),
+            masked(0xC1, b"rsv1"),
+            masked(0xC9, b"rsv1"),
+            [masked(0x01, b"a"), masked(0xC0, b"b")].concat(),
+            masked(0x09, b"fragmented ping"),
+            vec![0x81, 0x01, b'a'],
+        ] {
+            assert_eq!(every_way(&bytes, MAX).1, Err(Cause::Protocol), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_before_the_error_is_still_handed_out() {
+        let bytes = [masked(0x81, b"good"), masked(0x83, b"bad")].concat();
+        assert_eq!(every_way(&bytes, MAX), (vec![text("good")], Err(Cause::Protocol)));
+    }
+
+    #[test]
+    fn text_that_is_wrong_fails_at_its_first_wrong_byte() {
+        // (bytes, how many of them are needed to know)
+        let table: &[(&[u8], usize)] = &[
+            (b"ok\x80", 3),
+            (b"\xC0\x80", 1),
+            (b"\xC1\xBF", 1),
+            (b"\xC3(", 2),
+            (b"\xE0\x9F\xBF", 2),
+            (b"\xE2\x82(", 3),
+            (b"\xED\xA0\x80", 2),
+            (b"\xED\xBF\xBF", 2),
+            (b"\xF0\x8F\xBF\xBF", 2),
+            (b"\xF0\x9F\x92(", 4),
+            (b"\xF4\x90\x80\x80", 2),
+            (b"\xF5\x80\x80\x80", 1),
+            (b"\xFF", 1),
+            (b"\xCE\xBA\xE1\xBD\xB9\xCF\x83\xCE\xBC\xCE\xB5\xF4\x90\x80\x80edited", 13),
+        ];
+        for (bytes, needed) in table {
+            let payload = [*bytes, &[b'x'; 200]].concat();
+            let whole = masked(0x81, &payload);
+            assert_eq!(every_way(&whole, MAX), (vec![], Err(Cause::Utf8)), "{bytes:x?}");
+            // Byte by byte inside one frame that never ends (RFC 6455 §8.1, Autobahn 6.4.3).
+            let head = whole.len() - payload.len();
+            let pieces = |upto: usize| feed_all(whole[..head + upto].chunks(1), MAX).1;
+            assert_eq!(pieces(needed - 1), Ok(()), "{bytes:x?}");
+            assert_eq!(pieces(*needed), Err(Cause::Utf8), "{bytes:x?}");
+            // The same over fragments of one byte.
+            let mut fragments = masked(0x01, b"");
+            for (index, byte) in bytes.iter().enumerate() {
+                fragments.extend_from_slice(&masked(0x00, &[*byte]));
+                let expected = if index + 1 < *needed { Ok(()) } else { Err(Cause::Utf8) };
+                assert_eq!(feed_all([&fragments[..]], MAX).1, expected, "{bytes:x?} at {index}");
+            }
+        }
+    }
+
+    #[test]
+    fn text_that_ends_inside_a_character_is_wrong_and_binary_is_never_looked_at() {
+        for bytes in [&b"\xC3"[..], b"a\xE2\x82", b"\xF0\x9F\x92"] {
+            assert_eq!(every_way(&masked(0x81, bytes), MAX).1, Err(Cause::Utf8));
+            let fragments = [masked(0x01, bytes), masked(0x80, b"")].concat();
+            assert_eq!(every_way(&fragments, MAX).1, Err(Cause::Utf8));
+            let binary = [masked(0x02, bytes), masked(0x80, b"")].concat();
+            assert_eq!(every_way(&binary, MAX).0, [Got::Binary(bytes.to_vec())]);
+        }
+    }
+
+    #[test]
+    fn incremental_utf8_agrees_with_the_standard_library_on_every_pair_of_bytes() {
+        for first in 0..=255u8 {
+            for second in 0..=255u8 {
+                let payload = [first, second, b'.'];
+                let frames = [masked(0x01, &payload[..1]), masked(0x80, &payload[1..])].concat();
+                let (got, result, _) = feed_all([&frames[..]], MAX);
+                match std::str::from_utf8(&payload) {
+                    Ok(valid) => assert_eq!((got, result), (vec![text(valid)], Ok(()))),
+                    Err(_) => assert_eq!((got, result), (vec![], Err(Cause::Utf8))),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn close_frames_are_judged() {
+        let close = |payload: &[u8]| every_way(&masked(0x88, payload), MAX);
+        assert_eq!(close(b""), (vec![Got::Close(None)], Ok(())));
+        assert_eq!(close(b"\x03"), (vec![], Err(Cause::Protocol)));
+        assert_eq!(close(b"\x03\xE8\xFF"), (vec![], Err(Cause::Utf8)));
+        assert_eq!(close(b"\x03\xED\xFF"), (vec![], Err(Cause::Protocol)));
+        assert_eq!(close(b"\x0F\xA0ciao"), (vec![Got::Close(Some(4000))], Ok(())));
+        for code in 0..=u16::MAX {
+            let (got, result, _) = feed_all([&masked(0x88, &code.to_be_bytes())[..]], MAX);
+            if matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
+                assert_eq!((got, result), (vec![Got::Close(Some(code))], Ok(())));
+            } else {
+                assert_eq!((got, result), (vec![], Err(Cause::Protocol)), "{code}");
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_breaks_gets_nothing_more_and_nothing_is_kept() {
+        let mut input = [masked(0x01, b"open"), masked(0x89, b""), masked(0x80, b"end")].concat();
+        let (mut assembler, mut calls) = (Assembler::default(), 0);
+        let result = assembler.feed(&mut input, MAX, &mut |_| {
+            calls += 1;
+            ControlFlow::Break(())
+        });
+        assert_eq!((result, calls, assembler.is_idle()), (Ok(()), 1, true));
+    }
+}
