@@ -1,0 +1,125 @@
+//! The link that speaks: pipelined PUBLISH, bounded, and an account of every message that did not
+//! get through.
+//!
+//! Owned by a loop. While Redis is away messages wait up to `publish-queue-limit` and then are
+//! refused, so that their sender can be told. A command that was written when the link broke may or
+//! may not have been carried out: it is never sent again (that could double it) and reported as
+//! failed.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use mio::Registry;
+
+use super::{Change, Link};
+use crate::config::Config;
+use crate::resp::{self, Reply};
+use crate::timer::Millis;
+
+/// Who wants to know if a message did not get through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The socket that sent it; `None` for the host.
+    pub socket: Option<u64>,
+    /// Where it was to go.
+    pub channel: Rc<str>,
+    /// The note that its echo was to take: the channel's number and the digest.
+    pub note: Option<(u32, u64)>,
+}
+
+/// Commands in the link's hands at a time, in bytes. The rest waits here, where a lost link does
+/// not touch it.
+const WINDOW: usize = 256 * 1024;
+
+/// The publishing link of one loop.
+#[derive(Debug)]
+pub struct Publisher {
+    /// The connection. Its deadline and changes are the loop's to serve.
+    pub link: Link,
+    prefix: String,
+    limit: usize,
+    /// Encoded commands that the link does not have yet, each with its receipt.
+    waiting: VecDeque<(Vec<u8>, Receipt)>,
+    waiting_bytes: usize,
+    /// Receipts of commands that the link has, in the order of their answers.
+    unanswered: VecDeque<Receipt>,
+}
+
+impl Publisher {
+    /// A publisher that is not connected yet.
+    pub fn new(config: &Config, link: Link) -> Self {
+        Publisher {
+            link,
+            prefix: config.channel_prefix.clone(),
+            limit: config.publish_queue_limit,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            unanswered: VecDeque::new(),
+        }
+    }
+
+    /// Queues a message, or gives the receipt back if `publish-queue-limit` is reached.
+    pub fn publish(&mut self, payload: &[u8], receipt: Receipt) -> Result<(), Receipt> {
+        if self.waiting_bytes + payload.len() > self.limit {
+            return Err(receipt);
+        }
+        let mut bytes = Vec::new();
+        let channel = [self.prefix.as_bytes(), receipt.channel.as_bytes()].concat();
+        resp::command(&mut bytes, &[b"PUBLISH", &channel, payload]);
+        self.waiting_bytes += bytes.len();
+        self.waiting.push_back((bytes, receipt));
+        Ok(())
+    }
+
+    /// Hands waiting commands to the link and writes them.
+    pub fn flush(&mut self, registry: &Registry, now: Millis) -> Option<Change> {
+        while self.link.is_up() && !self.waiting.is_empty() && self.link.queued_bytes() < WINDOW {
+            let mut pipeline = Vec::new();
+            while pipeline.len() < WINDOW
+                && let Some((bytes, receipt)) = self.waiting.pop_front()
+            {
+                self.waiting_bytes -= bytes.len();
+                pipeline.extend_from_slice(&bytes);
+                self.unanswered.push_back(receipt);
+            }
+            self.link.send(pipeline, now);
+            if let Some(change) = self.link.flush(registry, now) {
+                return Some(change);
+            }
+        }
+        self.link.flush(registry, now)
+    }
+
+    /// Reads once; `failed` hears of each message that Redis refused, and why. Returns whether
+    /// there may be more to read, and what changed.
+    pub fn read(
+        &mut self,
+        registry: &Registry,
+        now: Millis,
+        buffer: &mut [u8],
+        mut failed: impl FnMut(Receipt, String),
+    ) -> (bool, Option<Change>) {
+        let unanswered = &mut self.unanswered;
+        self.link.read(registry, now, buffer, |reply| {
+            let Some(receipt) = unanswered.pop_front() else { return };
+            if let Reply::Error { code, text } = reply {
+                failed(receipt, format!("{code} {text}"));
+            }
+        })
+    }
+
+    /// Takes the receipts of everything that was written and not answered, after the link was lost.
+    pub fn take_unanswered(&mut self) -> VecDeque<Receipt> {
+        std::mem::take(&mut self.unanswered)
+    }
+
+    /// How many bytes wait that the link does not have yet.
+    pub fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
+    }
+
+    /// How many messages are not known to have got through.
+    pub fn pending(&self) -> usize {
+        self.waiting.len() + self.unanswered.len()
+    }
+}

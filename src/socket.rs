@@ -1,0 +1,437 @@
+//! One adopted connection: bytes to messages, queue to bytes, the close handshake, and when
+//! something is due.
+//!
+//! Owned by one loop. Its state is plain values, no closure and no pointer into its loop, so that
+//! it can be handed to another process. It decides nothing about channels. Idle, it owns no buffer:
+//! what is read lies in the loop's own buffer, and the write queue is empty.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
+
+use crate::cause::{Cause, Refusal};
+use crate::config::Config;
+use crate::hub::Variant;
+use crate::sys;
+use crate::timer::{Alarm, Millis};
+use crate::write_queue::{HANDSHAKE, NO_CHANNEL, Segment, WriteQueue};
+use crate::ws::frame::{self, OpCode};
+use crate::ws::message::{Assembler, Incoming};
+
+/// A connection that has nothing more to say has this long to be read to its end; then it is cut.
+const ENDING_MS: u64 = 1_000;
+
+/// A socket's place in its loop: an index, and a number above it that no other socket has at this
+/// index. An event or a reply for one that is gone finds nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(u64);
+
+impl Key {
+    const INDEX_BITS: u32 = 24;
+
+    /// The key of the `turn`th socket of a loop, at this index.
+    pub fn new(turn: u64, index: usize) -> Self {
+        Key(turn << Self::INDEX_BITS | index as u64)
+    }
+
+    /// The index.
+    pub fn index(self) -> usize {
+        (self.0 & ((1 << Self::INDEX_BITS) - 1)) as usize
+    }
+}
+
+impl From<u64> for Key {
+    fn from(key: u64) -> Self {
+        Key(key)
+    }
+}
+
+impl From<Key> for u64 {
+    fn from(key: Key) -> Self {
+        key.0
+    }
+}
+
+/// How far a socket's life is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Its HTTP answer waits until its channels are heard; nothing is written yet.
+    Held,
+    /// Messages flow.
+    Open,
+    /// We sent a close frame and wait for the browser's. Nothing else is sent or handed on.
+    Closing,
+    /// Everything is said: what waits is written, then the connection ends. Nothing is looked at
+    /// that comes in.
+    Ending,
+}
+
+/// What the grant lets this socket do, for as long as it lives.
+#[derive(Debug, Default)]
+pub struct Rights {
+    /// Where its messages go.
+    pub publish: Box<[Rc<str>]>,
+    /// JSON that is put around its messages.
+    pub sender: Option<Box<str>>,
+    /// Does it hear its own messages?
+    pub echo: bool,
+    /// Returns every message as it came (`wsredis-echo:`).
+    pub mirror: bool,
+    /// Sent when idle; the same text from the browser is swallowed.
+    pub heartbeat: Option<Box<str>>,
+    /// Opaque, for kicks, limits and logs.
+    pub user: Option<Box<str>>,
+    /// Opaque, for kicks.
+    pub session: Option<Box<str>>,
+    /// Where the browser is, as the host knows it.
+    pub address: Box<str>,
+}
+
+/// What a socket's deadline asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Nothing: something happened meanwhile.
+    Nothing,
+    /// Its channels took too long: send the answer now.
+    Release,
+    /// A ping or heartbeat was queued.
+    Queued,
+    /// It is to be closed.
+    Close(Cause),
+    /// It had its time: cut it.
+    Cut,
+}
+
+/// One adopted connection.
+#[derive(Debug)]
+pub struct Socket {
+    fd: OwnedFd,
+    /// Its place in the loop, for events and its id.
+    pub key: Key,
+    /// How its messages are put on the wire.
+    pub variant: Variant,
+    /// How far its life is.
+    pub phase: Phase,
+    /// Is it on the loop's list of sockets to flush? Kept by the loop.
+    pub dirty: bool,
+    /// Is it on the loop's list of sockets to close? Kept by the loop; nothing more is queued.
+    pub doomed: bool,
+    /// Is it on the loop's list of sockets to read? Kept by the loop.
+    pub unread: bool,
+    /// Does it have a seat in the engine? Not if its handshake was refused.
+    pub admitted: bool,
+    /// Its channels that are not heard yet, while it is held.
+    pub unheard: u16,
+    /// Why it ends, once that is known.
+    pub cause: Option<Cause>,
+    /// Its place among the loop's deadlines.
+    pub alarm: Alarm,
+    /// What it may do.
+    pub rights: Box<Rights>,
+    assembler: Assembler,
+    queue: WriteQueue,
+    /// The payload of the latest ping, while earlier bytes block the way. At most one pong waits.
+    pong: Option<Box<[u8]>>,
+    heard_at: Millis,
+    sent_at: Millis,
+    pinged_at: Option<Millis>,
+    expires_at: Option<Millis>,
+    /// When it is released (held) or cut (closing, ending).
+    limit_at: Millis,
+}
+
+impl Socket {
+    /// A held socket that will answer its handshake with `answer`.
+    pub fn new(fd: OwnedFd, key: Key, rights: Rights, answer: Vec<u8>, now: Millis) -> Self {
+        let mut queue = WriteQueue::default();
+        let len = answer.len() as u32;
+        queue.push(&Segment::new(answer), (0, len), HANDSHAKE, now);
+        Socket {
+            fd,
+            key,
+            variant: Variant::default(),
+            phase: Phase::Held,
+            dirty: false,
+            doomed: false,
+            unread: false,
+            admitted: false,
+            unheard: 0,
+            cause: None,
+            alarm: Alarm::default(),
+            rights: Box::new(rights),
+            assembler: Assembler::default(),
+            queue,
+            pong: None,
+            heard_at: now,
+            sent_at: now,
+            pinged_at: None,
+            expires_at: None,
+            limit_at: now,
+        }
+    }
+
+    /// Holds the answer back until [`Socket::release`], or until `at` at most.
+    pub fn hold_until(&mut self, at: Millis) {
+        self.limit_at = at;
+    }
+
+    /// Lets the answer go.
+    pub fn release(&mut self, now: Millis) {
+        if self.phase == Phase::Held {
+            self.phase = Phase::Open;
+            self.sent_at = now;
+        }
+    }
+
+    /// Makes the grant end at `at`.
+    pub fn expire_at(&mut self, at: Millis) {
+        self.expires_at = Some(at);
+    }
+
+    /// Queues a range of a shared segment. Nothing is queued once the end is decided.
+    pub fn queue(&mut self, segment: &Segment, range: (u32, u32), channel: u32, now: Millis) {
+        if self.is_listening() {
+            self.queue.push(segment, range, channel, now);
+        }
+    }
+
+    /// Queues a frame of this socket's own.
+    pub fn queue_frame(&mut self, opcode: OpCode, payload: &[u8], now: Millis) {
+        let mut bytes = Vec::with_capacity(payload.len() + 10);
+        frame::append(&mut bytes, opcode, payload);
+        let len = bytes.len() as u32;
+        self.queue(&Segment::new(bytes), (0, len), NO_CHANNEL, now);
+    }
+
+    /// Does it still take messages?
+    pub fn is_listening(&self) -> bool {
+        !self.doomed && matches!(self.phase, Phase::Held | Phase::Open)
+    }
+
+    /// Does the kernel take no more? Then nothing needs flushing until it says that it does.
+    pub fn is_blocked(&self) -> bool {
+        self.queue.is_blocked()
+    }
+
+    /// Is it too slow to be given more? Only a socket whose kernel buffer has refused bytes can be:
+    /// judged when a message arrives while its queue is already over the limit, or its oldest byte
+    /// waits for too long.
+    pub fn is_slow(&self, config: &Config, now: Millis) -> bool {
+        self.queue.is_blocked()
+            && (self.queue.bytes() > config.write_queue_limit
+                || u128::from(self.queue.age(now)) > config.write_queue_age.as_millis())
+    }
+
+    /// Answers a ping; of several, only the latest, if earlier bytes block the way.
+    pub fn queue_pong(&mut self, payload: &[u8], now: Millis) {
+        if self.queue.is_empty() {
+            self.queue_frame(OpCode::Control(frame::Control::Pong), payload, now);
+        } else {
+            self.pong = Some(payload.into());
+        }
+    }
+
+    /// Reads what is there into `buffer`.
+    pub fn read(&mut self, buffer: &mut [u8], now: Millis) -> io::Result<usize> {
+        let n = sys::recv(&self.fd, buffer)?;
+        self.heard_at = now;
+        self.pinged_at = None;
+        Ok(n)
+    }
+
+    /// Takes the message machine out, so that the loop can use itself while messages come out of
+    /// it.
+    pub fn take_assembler(&mut self) -> Assembler {
+        std::mem::take(&mut self.assembler)
+    }
+
+    /// Puts the message machine back.
+    pub fn put_assembler(&mut self, assembler: Assembler) {
+        self.assembler = assembler;
+    }
+
+    /// In [`Phase::Closing`]: is the browser's close frame among these bytes?
+    pub fn hears_close(&mut self, input: &mut [u8], max_message: usize) -> bool {
+        let mut closed = false;
+        let fed = self.assembler.feed(input, max_message, &mut |incoming| match incoming {
+            Incoming::Close(_) => {
+                closed = true;
+                ControlFlow::Break(())
+            }
+            _ => ControlFlow::Continue(()),
+        });
+        // What we can not read any more will not become a close frame.
+        closed || fed.is_err()
+    }
+
+    /// Begins the close handshake from our side. A close that the browser could not hear about (it
+    /// is too slow, or it broke the protocol) ends the connection at once after the frame.
+    pub fn close(&mut self, cause: Cause, config: &Config, now: Millis) {
+        if !matches!(self.phase, Phase::Held | Phase::Open) {
+            return;
+        }
+        self.cause = Some(cause);
+        self.pong = None;
+        if cause == Cause::Slow {
+            self.queue.truncate(|bytes, at, channel| match channel {
+                HANDSHAKE => bytes.len(),
+                _ => frame::boundary_after(bytes, at),
+            });
+        }
+        self.push_close(cause.code(), cause.reason(), now);
+        let fatal = matches!(
+            cause,
+            Cause::Slow | Cause::Protocol | Cause::Utf8 | Cause::TooBig | Cause::NoPong
+        );
+        if fatal {
+            self.end(now + ENDING_MS);
+        } else {
+            self.phase = Phase::Closing;
+            self.limit_at = now + config.close_timeout.as_millis() as u64;
+        }
+    }
+
+    /// Answers the browser's close frame with its own code (RFC 6455 §5.5.1).
+    pub fn answer_close(&mut self, code: Option<u16>, config: &Config, now: Millis) {
+        if self.phase == Phase::Open || self.phase == Phase::Held {
+            self.cause = Some(Cause::Normal);
+            self.push_close(code.unwrap_or(1005), "", now);
+        }
+        self.end(now + config.close_timeout.as_millis() as u64);
+    }
+
+    /// Answers with a refusal instead of the handshake that was to be.
+    pub fn refuse(&mut self, refusal: Refusal, now: Millis) {
+        self.queue.clear();
+        self.queue.push_bytes(refusal.answer().into_bytes(), now);
+        self.end(now + ENDING_MS);
+    }
+
+    fn push_close(&mut self, code: u16, reason: &str, now: Millis) {
+        let mut bytes = Vec::new();
+        frame::append_close(&mut bytes, code, reason);
+        self.queue.push_bytes(bytes, now);
+    }
+
+    fn end(&mut self, limit: Millis) {
+        self.phase = Phase::Ending;
+        self.limit_at = limit;
+        self.assembler = Assembler::default();
+        self.pong = None;
+    }
+
+    /// Writes what waits, unless the answer is held. An error means that the connection is gone.
+    pub fn flush(&mut self, scratch: &mut Vec<u8>, now: Millis) -> io::Result<()> {
+        // An ending one has to be shut down even if its close frame left long ago.
+        let has_nothing = self.queue.is_empty() && self.phase != Phase::Ending;
+        if self.phase == Phase::Held || has_nothing {
+            return Ok(());
+        }
+        self.sent_at = now;
+        loop {
+            let fd = &self.fd;
+            if !self.queue.flush(scratch, |bytes| sys::send(fd, bytes))? {
+                return Ok(());
+            }
+            match self.pong.take() {
+                Some(payload) => self.queue_pong(&payload, now),
+                None => break,
+            }
+        }
+        if self.phase == Phase::Ending {
+            // The browser reads to the end and closes; closing first could destroy what it has not
+            // read yet.
+            sys::shutdown_write(&self.fd);
+        }
+        Ok(())
+    }
+
+    /// When [`Socket::on_deadline`] wants to be called. It may be earlier than needed, never later.
+    pub fn deadline(&self, config: &Config) -> Option<Millis> {
+        match self.phase {
+            Phase::Held | Phase::Closing | Phase::Ending => Some(self.limit_at),
+            Phase::Open => [self.expires_at, self.ping_at(config), self.heartbeat_at(config)]
+                .into_iter()
+                .flatten()
+                .min(),
+        }
+    }
+
+    /// When silence is to be broken by a ping, or an unanswered ping ends the socket. Spread by a
+    /// tenth around the interval, so that sockets that came together do not stay together.
+    fn ping_at(&self, config: &Config) -> Option<Millis> {
+        if let Some(pinged) = self.pinged_at {
+            return Some(pinged + config.pong_timeout.as_millis() as u64);
+        }
+        match config.ping_interval.as_millis() as u64 {
+            0 => None,
+            interval => {
+                let spread = interval / 5;
+                let jitter = u64::from(self.key).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+                Some(self.heard_at + interval - spread / 2 + jitter % (spread + 1))
+            }
+        }
+    }
+
+    fn heartbeat_at(&self, config: &Config) -> Option<Millis> {
+        let interval = config.heartbeat_interval.as_millis() as u64;
+        self.rights.heartbeat.as_ref().map(|_| self.sent_at + interval)
+    }
+
+    /// Its deadline has come.
+    pub fn on_deadline(&mut self, config: &Config, now: Millis) -> Due {
+        let due = |at: Option<Millis>| at.is_some_and(|at| at <= now);
+        match self.phase {
+            Phase::Held if self.limit_at <= now => Due::Release,
+            Phase::Closing | Phase::Ending if self.limit_at <= now => Due::Cut,
+            Phase::Open if due(self.expires_at) => Due::Close(Cause::Expired),
+            Phase::Open if due(self.ping_at(config)) => {
+                if self.pinged_at.is_some() {
+                    return Due::Close(Cause::NoPong);
+                }
+                self.pinged_at = Some(now);
+                self.queue_frame(OpCode::Control(frame::Control::Ping), b"", now);
+                Due::Queued
+            }
+            Phase::Open if due(self.heartbeat_at(config)) => {
+                if let Some(heartbeat) = self.rights.heartbeat.clone() {
+                    self.queue_frame(OpCode::Data(frame::Data::Text), heartbeat.as_bytes(), now);
+                }
+                self.sent_at = now;
+                Due::Queued
+            }
+            _ => Due::Nothing,
+        }
+    }
+
+    /// Lets go of the descriptor. Shut down rather than only closed: a child of the host may have
+    /// inherited it. A socket that did not read to its end is reset, so that the kernel keeps
+    /// nothing for it.
+    pub fn cut(self) {
+        if !self.queue.is_empty() {
+            sys::reset_on_close(&self.fd);
+        }
+        sys::shutdown(&self.fd);
+    }
+
+    /// Bytes that it owns on the heap for as long as it lives, roughly: for the statistics.
+    pub fn heap_bytes(&self) -> usize {
+        let rights = &*self.rights;
+        let texts = [&rights.sender, &rights.heartbeat, &rights.user, &rights.session];
+        size_of::<Rights>()
+            + texts.iter().map(|text| text.as_ref().map_or(0, |text| text.len())).sum::<usize>()
+            + rights.address.len()
+            + rights
+                .publish
+                .iter()
+                .map(|name| name.len() + size_of::<Rc<str>>() + 16)
+                .sum::<usize>()
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
