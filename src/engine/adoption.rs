@@ -1,0 +1,226 @@
+//! How a socket comes into a loop: admitted or refused, joined to its channels, and answered once
+//! they are heard.
+//!
+//! The handshake's answer waits until Redis has confirmed the socket's channels: a browser whose
+//! `onopen` has run misses nothing. It does not wait while Redis is away, nor longer than
+//! `join-timeout`; then the channels that were not heard have a gap, and the socket is told as soon
+//! as they are.
+
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
+
+use super::event_loop::{EventLoop, Timer};
+use super::events::Event;
+use super::inbox::Adoption;
+use crate::cause::{Cause, Refusal};
+use crate::config::OnGap;
+use crate::grant::{Format, Grant};
+use crate::hub::{ChannelId, Variant};
+use crate::log::Level;
+use crate::socket::{Key, Phase, Rights, Socket};
+use crate::sys;
+use crate::timer::Alarm;
+use crate::write_queue::Segment;
+use crate::ws::envelope::{self, Notice};
+use crate::ws::frame::{self, Data, OpCode};
+
+/// The memory that a socket owns for as long as it lives: for the statistics.
+pub(super) fn bytes_of(socket: &Socket) -> u64 {
+    (size_of::<Socket>() + socket.heap_bytes()) as u64
+}
+
+impl Rights {
+    fn of(grant: &Grant, adoption: &Adoption) -> Self {
+        let boxed = |text: &Option<String>| text.as_deref().map(Box::from);
+        Rights {
+            publish: grant.publish.iter().map(|name| Rc::from(name.as_str())).collect(),
+            sender: boxed(&grant.sender),
+            echo: grant.echo,
+            mirror: adoption.mirror,
+            heartbeat: boxed(&grant.heartbeat),
+            user: boxed(&grant.user),
+            session: boxed(&grant.session),
+            address: adoption.remote_address.as_str().into(),
+        }
+    }
+}
+
+impl EventLoop {
+    /// Takes a socket over. Whatever happens here, its browser gets an HTTP answer.
+    pub(super) fn adopt(&mut self, mut adoption: Adoption) {
+        let fd = adoption.fd.as_raw_fd();
+        let key = Key::new(self.adopted, self.sockets.vacant_key());
+        self.adopted += 1;
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let ready = sys::prepare_socket(&adoption.fd).and_then(|()| {
+            // Both from the start, and never changed again: with edges, being told once more costs
+            // nothing.
+            self.poll.registry().register(
+                &mut SourceFd(&fd),
+                Token(u64::from(key) as usize),
+                interest,
+            )
+        });
+        let admitted = match &ready {
+            Ok(()) if self.stop_by.is_some() => Err("the engine is stopping"),
+            Ok(()) => {
+                let (user, address) = (adoption.grant.user.as_deref(), &adoption.remote_address);
+                self.shared.admission.enter(fd, user, address)
+            }
+            Err(_) => Err("the kernel refused to watch the descriptor"),
+        };
+        let rights = Rights::of(&adoption.grant, &adoption);
+        let answer = std::mem::take(&mut adoption.answer);
+        let mut socket = Socket::new(adoption.fd, key, rights, answer, self.now);
+        if let Err(why) = admitted {
+            self.shared.refusals.of(Refusal::Full).add(1);
+            self.shared.log.limited(Level::Warn, "refused_full", || {
+                format!("wsredis: handshake refused with 503: {why}")
+            });
+            socket.refuse(Refusal::Full, self.now);
+            if ready.is_err() {
+                // No event will ever come: what the kernel takes now is all.
+                let _ = socket.flush(&mut Vec::new(), self.now);
+                return;
+            }
+        } else {
+            socket.admitted = true;
+            self.join(&mut socket, &adoption.grant, adoption.envelope);
+        }
+        let is_held = socket.phase == Phase::Held;
+        self.sockets.insert(socket);
+        if is_held {
+            if !adoption.leftover.is_empty() {
+                self.leftovers.insert(key, adoption.leftover);
+            }
+            self.hold_or_release(key);
+        }
+        self.rearm(key);
+        self.make_dirty(key);
+    }
+
+    /// Lets an admitted socket hear its channels, and queues what it is to read first.
+    fn join(&mut self, socket: &mut Socket, grant: &Grant, envelope: bool) {
+        socket.variant = match (envelope, grant.format) {
+            (true, _) => Variant::Envelope,
+            (false, Format::Auto) => Variant::Raw,
+            (false, Format::Binary) => Variant::Binary,
+        };
+        if let Some(after) = grant.expires_in {
+            socket.expire_at(self.now.saturating_add(after.as_millis() as u64));
+        }
+        let id = self.shared.socket_id(self.number, socket.key);
+        if envelope {
+            let mut hello = Vec::new();
+            envelope::hello(&mut hello, &id);
+            socket.queue_frame(OpCode::Data(Data::Text), &hello, self.now);
+        }
+        // What was published before it came is not for it.
+        self.read_waiting_feed();
+        self.hub.join(socket.key.index() as u32, socket.variant, &grant.subscribe);
+        if self.links.is_none() {
+            // The embedded broker hears everything already.
+            for (_, name) in self.hub.take_wanted() {
+                self.hub.subscribed(&name);
+            }
+        }
+        let counters = self.counters();
+        counters.adopted.add(1);
+        counters.sockets.add(1);
+        counters.socket_bytes.add(bytes_of(socket));
+        self.shared.events.push(|| Event::Opened(id));
+    }
+
+    fn hold_or_release(&mut self, key: Key) {
+        let index = key.index() as u32;
+        let unheard = self.hub.channels_of(index).filter(|c| !self.hub.is_confirmed(*c)).count();
+        if unheard == 0 || !self.is_promising() {
+            return self.release(key);
+        }
+        let at = self.now + self.shared.config.join_timeout.as_millis() as u64;
+        if let Some(socket) = self.socket(key) {
+            socket.unheard = unheard as u16;
+            socket.hold_until(at);
+            self.held.push(key);
+        }
+    }
+
+    /// Lets a held socket's answer go, and begins to read. What it does not hear yet has a gap from
+    /// here on.
+    pub(super) fn release(&mut self, key: Key) {
+        let now = self.now;
+        let Some(socket) = self.socket(key).filter(|socket| socket.phase == Phase::Held) else {
+            return;
+        };
+        socket.release(now);
+        let unheard: Vec<_> = self
+            .hub
+            .channels_of(key.index() as u32)
+            .filter(|c| !self.hub.is_confirmed(*c))
+            .collect();
+        for channel in unheard {
+            self.hub.mark_gap(channel);
+        }
+        self.read_later(key); // What it sent meanwhile, if anything, was announced long ago.
+        self.rearm(key);
+        self.make_dirty(key);
+    }
+
+    /// Redis is away: nobody waits for it.
+    pub(super) fn release_all(&mut self) {
+        for key in std::mem::take(&mut self.held) {
+            self.release(key);
+        }
+    }
+
+    /// A channel is heard from here on: who waited for it may be answered, who was told too early
+    /// has missed something.
+    pub(super) fn confirmed(&mut self, channel: ChannelId) {
+        let gap = self.hub.take_gap(channel);
+        if !gap && self.held.is_empty() {
+            return;
+        }
+        let mut notice = Vec::new();
+        envelope::notice(&mut notice, Notice::Gap, self.hub.name(channel));
+        let segment = Segment::default();
+        let range = segment.append(|bytes| frame::append(bytes, OpCode::Data(Data::Text), &notice));
+        let listeners: Vec<u32> = self.hub.listeners(channel).collect();
+        for index in listeners {
+            let now = self.now;
+            let Some(socket) = self.sockets.get_mut(index as usize) else { continue };
+            let key = socket.key;
+            if socket.phase == Phase::Held {
+                socket.unheard = socket.unheard.saturating_sub(1);
+                if socket.unheard == 0 {
+                    self.release(key);
+                }
+            } else if gap && socket.variant == Variant::Envelope {
+                socket.queue(&segment, range, channel, now);
+                self.counters().gaps_told.add(1);
+                self.make_dirty(key);
+            } else if gap {
+                self.raw_gap(key, Cause::Gap);
+            }
+        }
+    }
+
+    /// A raw socket can only be told by closing it; `on-gap` says whether. It hears nothing from
+    /// here on, and is closed within `gap-spread`, so that the browsers do not come back all at
+    /// once.
+    pub(super) fn raw_gap(&mut self, key: Key, cause: Cause) {
+        match self.shared.config.on_gap {
+            OnGap::Ignore => self.counters().gaps_ignored.add(1),
+            OnGap::Close if cause == Cause::Gap => {
+                self.counters().gaps_told.add(1);
+                self.leave_channels(key);
+                let spread = self.shared.config.gap_spread.as_millis() as u64;
+                let at = self.now + sys::random() % (spread + 1);
+                self.timers.set(&mut Alarm::default(), Timer::Gap(key), Some(at));
+            }
+            OnGap::Close => self.doom(key, cause),
+        }
+    }
+}

@@ -1,0 +1,491 @@
+//! One loop: a thread, a `mio::Poll`, and everything it owns.
+//!
+//! A turn is: sleep, take what is ready, write everything that became due, close what is to end.
+//! epoll is edge-triggered here: whoever stops early (a budget, a batch) stays on a list of this
+//! loop and the next poll does not sleep, because nobody tells us twice. Sockets are closed only at
+//! the end of a turn, never while something is being walked. Adoption, fan-out and what browsers
+//! send are in the files beside this one.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::event::Event;
+use mio::unix::SourceFd;
+use mio::{Events, Poll, Token};
+use slab::Slab;
+
+use super::inbox::{Command, Who, Wire};
+use super::links::Links;
+use super::stats::Counters;
+use super::{Shared, events};
+use crate::cause::Cause;
+use crate::echo::Notes;
+use crate::error::Result;
+use crate::hub::{ChannelId, Hub, Left, Variant};
+use crate::log::Level;
+use crate::socket::{Due, Key, Phase, Socket};
+use crate::timer::{Alarm, Millis, Timers};
+use crate::write_queue::Segment;
+use crate::ws::frame::{Data, OpCode};
+
+/// Tokens that are no socket's: no socket's key gets this high.
+pub(super) const WAKER: Token = Token(usize::MAX);
+pub(super) const SUBSCRIBER: Token = Token(usize::MAX - 1);
+pub(super) const PUBLISHER: Token = Token(usize::MAX - 2);
+
+/// What is read from one socket at a time; the buffer is the loop's, for all of them.
+const READ_BUFFER: usize = 64 * 1024;
+/// Readiness taken from the kernel in one turn.
+const EVENTS: usize = 1024;
+
+/// Owners of deadlines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    Link(Wire),
+    Resubscribe,
+    Linger(ChannelId),
+    /// The socket with this key.
+    Socket(Key),
+    /// The time at which a raw socket that lost continuity is closed.
+    Gap(Key),
+}
+
+/// Everything one loop owns.
+pub struct EventLoop {
+    pub(super) shared: Arc<Shared>,
+    pub(super) number: usize,
+    pub(super) poll: Poll,
+    started: Instant,
+    pub(super) now: Millis,
+    pub(super) sockets: Slab<Socket>,
+    /// How many sockets came so far: no two have the same key.
+    pub(super) adopted: u64,
+    pub(super) hub: Hub,
+    pub(super) echo: Notes,
+    pub(super) timers: Timers<Timer>,
+    /// When the linger of a channel ends. It rings in vain for a channel that has listeners again.
+    lingers: HashMap<ChannelId, Alarm>,
+    /// `None` with the embedded broker.
+    pub(super) links: Option<Box<Links>>,
+    /// The segments of this turn.
+    pub(super) segments: HashMap<(ChannelId, Variant), Segment>,
+    /// Sockets with something to write.
+    pub(super) dirty: Vec<Key>,
+    /// Sockets to be closed at the end of the turn.
+    pub(super) doomed: Vec<(Key, Cause)>,
+    /// Sockets that may have more to read.
+    pub(super) unread: Vec<Key>,
+    /// Sockets whose answer waits for their channels.
+    pub(super) held: Vec<Key>,
+    /// What browsers sent behind their requests, until they are released.
+    pub(super) leftovers: HashMap<Key, Vec<u8>>,
+    /// When channels that Redis refused are asked for again.
+    pub(super) resubscribe: Alarm,
+    /// More waits in the embedded broker's feed.
+    pub(super) feed_waits: bool,
+    pub(super) read_buffer: Vec<u8>,
+    scratch: Vec<u8>,
+    /// The time by which a loop that was told to stop has ended.
+    pub(super) stop_by: Option<Millis>,
+}
+
+impl EventLoop {
+    /// A loop that has not begun. Its inbox is `shared.ports[number]`.
+    pub fn new(shared: Arc<Shared>, number: usize, poll: Poll) -> Result<Self> {
+        let links = Links::new(&shared.config, poll.registry())?.map(Box::new);
+        Ok(EventLoop {
+            number,
+            poll,
+            started: Instant::now(),
+            now: 0,
+            sockets: Slab::new(),
+            adopted: 0,
+            hub: Hub::default(),
+            echo: Notes::default(),
+            timers: Timers::default(),
+            lingers: HashMap::new(),
+            segments: HashMap::new(),
+            dirty: Vec::new(),
+            doomed: Vec::new(),
+            unread: Vec::new(),
+            held: Vec::new(),
+            leftovers: HashMap::new(),
+            resubscribe: Alarm::default(),
+            feed_waits: false,
+            read_buffer: vec![0; READ_BUFFER],
+            scratch: Vec::new(),
+            stop_by: None,
+            links,
+            shared,
+        })
+    }
+
+    /// Runs until the engine stops. Called on the loop's own thread.
+    pub fn run(mut self) {
+        let mut events = Events::with_capacity(EVENTS);
+        self.serve_links();
+        loop {
+            match self.poll.poll(&mut events, self.timeout()) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    let text = format!("wsredis: loop ends: epoll failed: {error}");
+                    self.shared.log.line(Level::Error, &text);
+                    return;
+                }
+            }
+            self.now = self.started.elapsed().as_millis() as Millis;
+            for event in &events {
+                self.ready(event);
+            }
+            self.turn();
+            if self.has_ended() {
+                return self.finish_all();
+            }
+        }
+    }
+
+    pub(super) fn counters(&self) -> &Counters {
+        &self.shared.ports[self.number].counters
+    }
+
+    /// How long to sleep: not at all while something is left over.
+    fn timeout(&self) -> Option<Duration> {
+        let links_wait = self.links.as_ref().is_some_and(|links| links.has_more());
+        if !self.unread.is_empty() || links_wait || self.feed_waits {
+            return Some(Duration::ZERO);
+        }
+        let next = self.timers.next().into_iter().chain(self.stop_by).min()?;
+        // The clock may have gone on since `now` was taken; poll rounds up, so that nothing fires
+        // too early.
+        let elapsed = self.started.elapsed();
+        Some(Duration::from_millis(next).saturating_sub(elapsed))
+    }
+
+    fn ready(&mut self, event: &Event) {
+        match event.token() {
+            WAKER => {} // The inbox is drained in every turn.
+            SUBSCRIBER => self.link_ready(Wire::Subscriber, event),
+            PUBLISHER => self.link_ready(Wire::Publisher, event),
+            Token(token) => {
+                let key = Key::from(token as u64);
+                // An event of a socket that has ended meanwhile: its key is never used again.
+                if self.socket(key).is_none() {
+                    return;
+                }
+                if event.is_writable() {
+                    self.make_dirty(key);
+                }
+                if event.is_readable() || event.is_read_closed() || event.is_error() {
+                    self.read_socket(key, event.is_read_closed() || event.is_error());
+                }
+            }
+        }
+    }
+
+    /// Everything that is not readiness, in an order that lets each step's output leave in the same
+    /// turn.
+    fn turn(&mut self) {
+        for command in self.shared.ports[self.number].inbox.drain() {
+            self.command(command);
+        }
+        self.stop_if_told();
+        for key in std::mem::take(&mut self.unread) {
+            if let Some(socket) = self.socket(key) {
+                socket.unread = false;
+            }
+            // To the end: the event that told of it is used up.
+            self.read_socket(key, true);
+        }
+        // Links before timers: an answer that is there already is not late.
+        self.read_links();
+        self.timers_due();
+        self.read_feed();
+        self.serve_links();
+        self.flush_dirty();
+        while !self.doomed.is_empty() {
+            for (key, cause) in std::mem::take(&mut self.doomed) {
+                self.close_doomed(key, cause);
+            }
+            self.flush_dirty();
+        }
+        let sockets = &mut self.sockets;
+        self.held.retain(|key| find(sockets, *key).is_some_and(|s| s.phase == Phase::Held));
+        self.publish_gauges();
+    }
+
+    fn publish_gauges(&self) {
+        let counters = self.counters();
+        counters.channels.set(self.hub.len() as u64);
+        counters.channels_unheard.set(self.hub.unheard() as u64);
+        if let Some(links) = &self.links {
+            counters.redis_connections.set(links.open());
+            counters.redis_down.set(links.down());
+            let port = &self.shared.ports[self.number];
+            port.unpublished.set(links.publisher.waiting_bytes() as u64);
+        }
+    }
+
+    // Sockets.
+
+    pub(super) fn socket(&mut self, key: Key) -> Option<&mut Socket> {
+        find(&mut self.sockets, key)
+    }
+
+    fn keys(&self) -> Vec<Key> {
+        self.sockets.iter().map(|(_, socket)| socket.key).collect()
+    }
+
+    /// Puts a socket on the list of those to be flushed, once.
+    pub(super) fn make_dirty(&mut self, key: Key) {
+        let Some(socket) = self.socket(key) else { return };
+        if !std::mem::replace(&mut socket.dirty, true) {
+            self.dirty.push(key);
+        }
+    }
+
+    /// Puts a socket on the list of those to be read in the next turn, once.
+    pub(super) fn read_later(&mut self, key: Key) {
+        let Some(socket) = self.socket(key) else { return };
+        if !std::mem::replace(&mut socket.unread, true) {
+            self.unread.push(key);
+        }
+    }
+
+    /// Puts a socket on the list of those to be closed, once.
+    pub(super) fn doom(&mut self, key: Key, cause: Cause) {
+        let Some(socket) = self.socket(key) else { return };
+        if socket.is_listening() {
+            socket.doomed = true;
+            self.doomed.push((key, cause));
+        }
+    }
+
+    /// Moves a socket's place among the deadlines to where it belongs now.
+    pub(super) fn rearm(&mut self, key: Key) {
+        let Some(socket) = find(&mut self.sockets, key) else { return };
+        let at = socket.deadline(&self.shared.config);
+        self.timers.set(&mut socket.alarm, Timer::Socket(key), at);
+    }
+
+    /// Writes what waits for the sockets on the list: one write for each, however many messages
+    /// came.
+    fn flush_dirty(&mut self) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for key in dirty.drain(..) {
+            let Some(socket) = find(&mut self.sockets, key) else { continue };
+            socket.dirty = false;
+            if socket.flush(&mut self.scratch, self.now).is_err() {
+                self.finish(key, Cause::Lost);
+            }
+        }
+        self.dirty = dirty;
+        self.segments.clear();
+    }
+
+    fn close_doomed(&mut self, key: Key, cause: Cause) {
+        let shared = &self.shared;
+        let Some(socket) = find(&mut self.sockets, key) else { return };
+        socket.close(cause, &shared.config, self.now);
+        if !matches!(cause, Cause::Normal | Cause::Restart | Cause::GoingAway | Cause::Gap) {
+            shared.log.limited(Level::Info, cause.name(), || {
+                let id = shared.socket_id(self.number, key);
+                format!("wsredis: socket {id} closed: {} ({})", cause.name(), cause.code())
+            });
+        }
+        self.leftovers.remove(&key);
+        self.leave_channels(key);
+        self.rearm(key);
+        self.make_dirty(key);
+    }
+
+    /// The browser's close frame came: answers it and lets the connection end.
+    pub(super) fn answer_close(&mut self, key: Key, code: Option<u16>) {
+        let Some(socket) = find(&mut self.sockets, key) else { return };
+        socket.answer_close(code, &self.shared.config, self.now);
+        self.leave_channels(key);
+        self.rearm(key);
+        self.make_dirty(key);
+    }
+
+    /// Takes a socket out of the hub: it hears nothing any more.
+    pub(super) fn leave_channels(&mut self, key: Key) {
+        let linger = self.shared.config.channel_linger.as_millis() as u64;
+        let (timers, lingers, echo) = (&mut self.timers, &mut self.lingers, &mut self.echo);
+        let at = self.now + linger;
+        self.hub.leave(key.index() as u32, |left| match left {
+            Left::Gone(channel) => echo.forget_channel(channel),
+            Left::Lingers(channel) => {
+                timers.set(lingers.entry(channel).or_default(), Timer::Linger(channel), Some(at));
+            }
+        });
+    }
+
+    /// The end of a socket: the only place that frees one. `otherwise` is its cause if none was
+    /// known before.
+    pub(super) fn finish(&mut self, key: Key, otherwise: Cause) {
+        if self.socket(key).is_none() {
+            return;
+        }
+        self.leave_channels(key);
+        let mut socket = self.sockets.remove(key.index());
+        self.timers.set(&mut socket.alarm, Timer::Socket(key), None);
+        self.leftovers.remove(&key);
+        // Before the descriptor is closed: epoll would go on reporting a description that the host
+        // still holds.
+        let _ = self.poll.registry().deregister(&mut SourceFd(&socket.as_raw_fd()));
+        if socket.admitted {
+            let cause = socket.cause.unwrap_or(otherwise);
+            let counters = self.counters();
+            counters.sockets.sub(1);
+            counters.socket_bytes.sub(super::adoption::bytes_of(&socket));
+            counters.closed(cause).add(1);
+            self.shared.admission.leave(socket.rights.user.as_deref(), &socket.rights.address);
+            self.shared.events.push(|| {
+                let id = self.shared.socket_id(self.number, key);
+                events::Event::Closed(id, cause.code())
+            });
+        }
+        socket.cut();
+        if self.sockets.is_empty() {
+            self.give_memory_back();
+        }
+    }
+
+    /// The time to stop is up: who has not answered ends like everybody else, told to the host and
+    /// shut down also where a child of the host holds the connection.
+    fn finish_all(mut self) {
+        for key in self.keys() {
+            self.finish(key, Cause::Restart);
+        }
+    }
+
+    /// Buffers that grew with many sockets are not kept for none.
+    fn give_memory_back(&mut self) {
+        self.sockets = Slab::new();
+        self.segments = HashMap::new();
+        self.scratch = Vec::new();
+        self.doomed.shrink_to_fit();
+        self.unread.shrink_to_fit();
+        self.held.shrink_to_fit();
+    }
+
+    // Time.
+
+    fn timers_due(&mut self) {
+        while let Some(timer) = self.timers.due(self.now) {
+            match timer {
+                Timer::Socket(key) => self.socket_due(key),
+                Timer::Gap(key) => self.doom(key, Cause::Gap),
+                Timer::Linger(channel) => self.linger_over(channel),
+                Timer::Resubscribe => {
+                    self.resubscribe.rang();
+                    self.hub.want_all();
+                }
+                Timer::Link(wire) => self.link_due(wire),
+            }
+        }
+    }
+
+    fn socket_due(&mut self, key: Key) {
+        let Some(socket) = find(&mut self.sockets, key) else { return };
+        socket.alarm.rang();
+        match socket.on_deadline(&self.shared.config, self.now) {
+            Due::Nothing => {}
+            Due::Release => self.release(key),
+            Due::Queued => self.make_dirty(key),
+            Due::Close(cause) => return self.doom(key, cause),
+            Due::Cut => return self.finish(key, Cause::Lost),
+        }
+        self.rearm(key);
+    }
+
+    fn linger_over(&mut self, channel: ChannelId) {
+        self.lingers.remove(&channel);
+        let Some(name) = self.hub.linger_over(channel) else { return };
+        if !self.unsubscribe(&name) {
+            // Nobody to ask: it is gone at once.
+            self.hub.unsubscribed(&name);
+            self.echo.forget_channel(channel);
+        }
+    }
+
+    // Commands.
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Adopt(adoption) => self.adopt(*adoption),
+            Command::Publish(channel, payload) => self.publish_for_host(&channel, &payload),
+            Command::Send(key, payload) => self.send_to(key, &payload),
+            Command::Kick(who) => self.kick(&who),
+            Command::KickOne(key) => self.doom(key, Cause::Kicked),
+            Command::LookedUp(wire, addresses) => self.looked_up(wire, addresses),
+        }
+    }
+
+    fn send_to(&mut self, key: Key, payload: &[u8]) {
+        let now = self.now;
+        let Some(socket) = find(&mut self.sockets, key) else { return };
+        if socket.is_slow(&self.shared.config, now) {
+            return self.doom(key, Cause::Slow);
+        }
+        let data = match std::str::from_utf8(payload) {
+            Ok(_) if socket.variant != Variant::Binary => Data::Text,
+            _ => Data::Binary,
+        };
+        socket.queue_frame(OpCode::Data(data), payload, now);
+        self.make_dirty(key);
+    }
+
+    /// Closes sockets for the app. By user or session this walks all sockets of the loop: it
+    /// is rare.
+    fn kick(&mut self, who: &Who) {
+        let keys: Vec<Key> = match who {
+            Who::Channel(name) => {
+                let channel = self.hub.find(name);
+                let indexes = channel.into_iter().flat_map(|channel| self.hub.listeners(channel));
+                indexes.map(|index| self.sockets[index as usize].key).collect()
+            }
+            _ => {
+                let is_meant = |socket: &Socket| match who {
+                    Who::User(user) => socket.rights.user.as_deref() == Some(user),
+                    Who::Session(session) => socket.rights.session.as_deref() == Some(session),
+                    Who::Socket(_) | Who::Channel(_) => false,
+                };
+                self.sockets.iter().filter(|(_, s)| is_meant(s)).map(|(_, s)| s.key).collect()
+            }
+        };
+        for key in keys {
+            self.doom(key, Cause::Kicked);
+        }
+    }
+
+    /// Told to stop, a loop closes all sockets with 1012 and ends when they are gone and everything
+    /// is published, or when its time is up.
+    fn stop_if_told(&mut self) {
+        if self.stop_by.is_some() {
+            return;
+        }
+        if let Some(timeout) = self.shared.told_to_stop() {
+            self.stop_by = Some(self.now + timeout);
+            for key in self.keys() {
+                self.doom(key, Cause::Restart);
+            }
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        let Some(by) = self.stop_by else { return false };
+        let published = self.links.as_ref().is_none_or(|links| links.publisher.pending() == 0);
+        let inbox = &self.shared.ports[self.number].inbox;
+        (self.sockets.is_empty() && published && inbox.is_empty()) || self.now >= by
+    }
+}
+
+/// The socket with this key, if it still lives. For where the loop's other fields are in use too.
+pub(super) fn find(sockets: &mut Slab<Socket>, key: Key) -> Option<&mut Socket> {
+    sockets.get_mut(key.index()).filter(|socket| socket.key == key)
+}

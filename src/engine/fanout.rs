@@ -1,0 +1,82 @@
+//! Fan-out: one message to everyone who hears its channel.
+//!
+//! The frame is encoded once for each variant that anyone listens in, into the channel's segment of
+//! this turn; each listener's write queue gets or extends one entry. Nothing is written here: the
+//! end of the turn writes each socket once, however many messages came.
+
+use super::event_loop::EventLoop;
+use crate::cause::Cause;
+use crate::hub::Variant;
+use crate::ws::envelope;
+use crate::ws::frame::{self, Data, OpCode};
+
+impl EventLoop {
+    /// Queues a message for every listener of its channel but the one whose own it is.
+    pub(super) fn deliver(&mut self, channel: &str, payload: &[u8]) {
+        let Some(id) = self.hub.find(channel) else { return };
+        let own = self.echo.take(id, payload);
+        let (config, now) = (&self.shared.config, self.now);
+        let mut delivered = 0;
+        for group in self.hub.groups(id) {
+            let segment = self.segments.entry((id, group.variant)).or_default();
+            let range = segment.append(|bytes| encode(bytes, group.variant, channel, payload));
+            for index in &group.sockets {
+                let Some(socket) = self.sockets.get_mut(*index as usize) else { continue };
+                if own == Some(socket.key.into()) {
+                    continue;
+                }
+                if socket.is_slow(config, now) {
+                    if socket.is_listening() {
+                        socket.doomed = true;
+                        self.doomed.push((socket.key, Cause::Slow));
+                    }
+                    continue;
+                }
+                socket.queue(segment, range, id, now);
+                delivered += 1;
+                // A blocked socket is flushed when the kernel says that it takes more.
+                if !socket.is_blocked() && !std::mem::replace(&mut socket.dirty, true) {
+                    self.dirty.push(socket.key);
+                }
+            }
+        }
+        let counters = self.counters();
+        counters.messages.add(1);
+        counters.delivered.add(delivered);
+    }
+
+    /// Takes one batch of the embedded broker's feed. Returns how many messages that were.
+    pub(super) fn read_feed(&mut self) -> usize {
+        let Some(broker) = &self.shared.broker else { return 0 };
+        let (messages, more) = broker.take(self.number, self.shared.config.read_batch);
+        self.feed_waits = more;
+        for message in &messages {
+            self.deliver(&message.channel, &message.payload);
+        }
+        messages.len()
+    }
+
+    /// Takes what waits in the feed now; what is published meanwhile has its turn later.
+    pub(super) fn read_waiting_feed(&mut self) {
+        let Some(broker) = &self.shared.broker else { return };
+        let mut waiting = broker.waiting(self.number);
+        while waiting > 0 {
+            waiting = waiting.saturating_sub(self.read_feed().max(1));
+        }
+    }
+}
+
+/// Appends a message's frame in a variant.
+fn encode(bytes: &mut Vec<u8>, variant: Variant, channel: &str, payload: &[u8]) {
+    match variant {
+        Variant::Raw if std::str::from_utf8(payload).is_ok() => {
+            frame::append(bytes, OpCode::Data(Data::Text), payload);
+        }
+        Variant::Raw | Variant::Binary => frame::append(bytes, OpCode::Data(Data::Binary), payload),
+        Variant::Envelope => {
+            let mut text = Vec::with_capacity(payload.len() + channel.len() + 32);
+            envelope::message(&mut text, channel, payload);
+            frame::append(bytes, OpCode::Data(Data::Text), &text);
+        }
+    }
+}

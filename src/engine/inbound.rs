@@ -1,0 +1,278 @@
+//! What browsers send: read, checked against the socket's rights, and published.
+//!
+//! Nothing a browser sends adds a channel: where its messages go was fixed by its grant.
+
+use std::borrow::Cow;
+use std::io;
+use std::ops::ControlFlow;
+use std::rc::Rc;
+use std::sync::atomic::Ordering::SeqCst;
+
+use super::event_loop::{EventLoop, find};
+use crate::cause::Cause;
+use crate::hub::Variant;
+use crate::log::Level;
+use crate::redis::publisher::Receipt;
+use crate::socket::{Key, Phase};
+use crate::ws::envelope::{self, Notice};
+use crate::ws::frame::{Data, OpCode};
+use crate::ws::message::Incoming;
+
+impl EventLoop {
+    /// Reads one buffer of a socket. A full buffer may mean that more waits, and others must have
+    /// their turn: the socket stays on the list. `to_end`: the peer may have closed, so that a
+    /// short read is not the last one.
+    pub(super) fn read_socket(&mut self, key: Key, to_end: bool) {
+        let (now, max) = (self.now, self.shared.config.max_message_size);
+        if let Some(mut leftover) = self.leftover(key) {
+            self.take_input(key, &mut leftover);
+        }
+        let mut buffer = std::mem::take(&mut self.read_buffer);
+        let mut budget = buffer.len();
+        // A held socket is read when it is released: what it says may be published only once it
+        // hears itself.
+        while let Some(socket) = self.socket(key).filter(|socket| socket.phase != Phase::Held) {
+            // It is closed at the end of this turn, and nothing that it says before that counts.
+            // Then it is read on, for the browser's close frame.
+            if socket.doomed && socket.phase == Phase::Open {
+                self.read_later(key);
+                break;
+            }
+            // Nothing is read for one that does not read itself: it would only be let send on.
+            if socket.cause == Some(Cause::Slow) {
+                break;
+            }
+            match socket.read(&mut buffer, now) {
+                Ok(0) => {
+                    self.finish(key, Cause::Lost);
+                    break;
+                }
+                Ok(n) => {
+                    let input = &mut buffer[..n];
+                    match socket.phase {
+                        Phase::Open | Phase::Held => self.take_input(key, input),
+                        Phase::Closing => {
+                            if socket.hears_close(input, max) {
+                                self.answer_close(key, None);
+                            }
+                        }
+                        Phase::Ending => {}
+                    }
+                    budget = budget.saturating_sub(n);
+                    if budget == 0 {
+                        self.read_later(key);
+                        break;
+                    }
+                    if !to_end {
+                        break; // A short read has emptied the kernel's buffer; what comes later is told.
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(_) => {
+                    self.finish(key, Cause::Lost);
+                    break;
+                }
+            }
+        }
+        self.read_buffer = buffer;
+    }
+
+    fn leftover(&mut self, key: Key) -> Option<Vec<u8>> {
+        if self.leftovers.is_empty() {
+            return None;
+        }
+        let socket = self.socket(key)?;
+        if socket.phase == Phase::Held || !socket.is_listening() {
+            return None;
+        }
+        self.leftovers.remove(&key)
+    }
+
+    /// Feeds bytes to the socket's message machine and does what comes out of it.
+    fn take_input(&mut self, key: Key, input: &mut [u8]) {
+        let max = self.shared.config.max_message_size;
+        let Some(socket) = self.socket(key) else { return };
+        let mut assembler = socket.take_assembler();
+        let fed = assembler.feed(input, max, &mut |incoming| self.incoming(key, incoming));
+        if let Some(socket) = self.socket(key)
+            && socket.phase == Phase::Open
+        {
+            socket.put_assembler(assembler);
+        }
+        if let Err(cause) = fed {
+            self.doom(key, cause);
+        }
+    }
+
+    /// One message or control frame. Break: nothing that follows it counts.
+    fn incoming(&mut self, key: Key, incoming: Incoming<'_>) -> ControlFlow<()> {
+        let now = self.now;
+        let result = match incoming {
+            Incoming::Text(text) => self.message(key, text.as_bytes(), Some(text)),
+            Incoming::Binary(payload) => self.message(key, payload, None),
+            Incoming::Ping(payload) => {
+                if let Some(socket) = self.socket(key) {
+                    socket.queue_pong(payload, now);
+                }
+                self.make_dirty(key);
+                Ok(())
+            }
+            Incoming::Pong(_) => {
+                // The next ping may be due before the time that was left for this answer.
+                self.rearm(key);
+                Ok(())
+            }
+            Incoming::Close(code) => {
+                self.answer_close(key, code);
+                return ControlFlow::Break(());
+            }
+        };
+        match result {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(cause) => {
+                self.doom(key, cause);
+                ControlFlow::Break(())
+            }
+        }
+    }
+
+    /// A message of a browser. `text` is the payload, if it came as text.
+    fn message(&mut self, key: Key, payload: &[u8], text: Option<&str>) -> Result<(), Cause> {
+        let Some(socket) = self.socket(key) else { return Ok(()) };
+        let rights = &socket.rights;
+        if rights.heartbeat.is_some() && rights.heartbeat.as_deref() == text {
+            return Ok(());
+        }
+        if rights.mirror {
+            let data = if text.is_some() { Data::Text } else { Data::Binary };
+            return self.mirror(key, data, payload);
+        }
+        let (channels, payload) = if socket.variant == Variant::Envelope {
+            let sent = envelope::parse(text.ok_or(Cause::Unacceptable)?)?;
+            if sent.binary && rights.sender.is_some() {
+                return Err(Cause::Unacceptable);
+            }
+            let granted = rights.publish.iter().find(|name| ***name == *sent.channel);
+            (vec![Rc::clone(granted.ok_or(Cause::NotGranted)?)], sent.payload)
+        } else {
+            (rights.publish.to_vec(), Cow::Borrowed(payload))
+        };
+        let payload = match &rights.sender {
+            Some(sender) => Cow::Owned(envelope::with_sender(sender, &payload)?),
+            None => payload,
+        };
+        let hears_itself = rights.echo;
+        self.counters().received.add(1);
+        if channels.is_empty() {
+            self.counters().received_dropped.add(1);
+        }
+        for channel in channels {
+            let note = if hears_itself { None } else { self.note(key, &channel, &payload) };
+            let receipt = Receipt { socket: Some(key.into()), channel, note };
+            self.publish(&payload, receipt).map_err(|_| Cause::Overloaded)?;
+        }
+        Ok(())
+    }
+
+    /// Returns a message as it came. A browser that sends and does not read is slow like any other.
+    fn mirror(&mut self, key: Key, data: Data, payload: &[u8]) -> Result<(), Cause> {
+        let Some(socket) = find(&mut self.sockets, key) else { return Ok(()) };
+        if socket.is_slow(&self.shared.config, self.now) {
+            return Err(Cause::Slow);
+        }
+        socket.queue_frame(OpCode::Data(data), payload, self.now);
+        self.make_dirty(key);
+        self.counters().received.add(1);
+        Ok(())
+    }
+
+    /// Notes that the socket's own message is coming back on a channel that it hears. Only on a
+    /// channel that is confirmed: else the message may pass before we listen, and the note would
+    /// swallow somebody else's.
+    fn note(&mut self, key: Key, channel: &str, payload: &[u8]) -> Option<(u32, u64)> {
+        let id = self.hub.find(channel)?;
+        if !self.hub.is_confirmed(id) || !self.hub.hears(key.index() as u32, id) {
+            return None;
+        }
+        Some((id, self.echo.note(id, payload, key.into())))
+    }
+
+    /// Gives a message to Redis or the embedded broker. An error: there is no room, and nothing was
+    /// given.
+    fn publish(&mut self, payload: &[u8], receipt: Receipt) -> Result<(), ()> {
+        let refused = if let Some(broker) = &self.shared.broker {
+            match broker.publish(&receipt.channel, payload) {
+                Some(wake) => {
+                    for number in wake {
+                        if number == self.number {
+                            self.feed_waits = true;
+                        } else {
+                            self.shared.ports[number].inbox.wake();
+                        }
+                    }
+                    None
+                }
+                None => Some(receipt),
+            }
+        } else {
+            let links = self.links.as_mut().expect("an engine has a broker or links");
+            links.publisher.publish(payload, receipt).err()
+        };
+        match refused {
+            None => {
+                self.counters().published.add(1);
+                Ok(())
+            }
+            Some(receipt) => {
+                self.counters().publish_failed.add(1);
+                self.forget_note(&receipt);
+                Err(())
+            }
+        }
+    }
+
+    /// Publishes for the host, which has its answer already: a failure can only be logged and
+    /// counted.
+    pub(super) fn publish_for_host(&mut self, channel: &str, payload: &[u8]) {
+        let receipt = Receipt { socket: None, channel: channel.into(), note: None };
+        let published = self.publish(payload, receipt);
+        let port = &self.shared.ports[self.number];
+        if let Some(links) = &self.links {
+            port.unpublished.set(links.publisher.waiting_bytes() as u64);
+        }
+        // Only now: whoever asks meanwhile counts it twice rather than not at all.
+        port.publishing
+            .fetch_sub(super::size_of_publish(&self.shared.config, channel, payload), SeqCst);
+        if published.is_err() {
+            self.shared.log.limited(Level::Error, "publish_full", || {
+                "wsredis: a message of the host was not published: publish-queue-limit is reached".into()
+            });
+        }
+    }
+
+    fn forget_note(&mut self, receipt: &Receipt) {
+        if let (Some(key), Some((channel, digest))) = (receipt.socket, receipt.note) {
+            self.echo.forget(channel, digest, key);
+        }
+    }
+
+    /// A message that was given to Redis did not get through, or nobody knows: its sender is told.
+    pub(super) fn publish_failed(&mut self, receipt: &Receipt, why: &str) {
+        let now = self.now;
+        self.counters().publish_failed.add(1);
+        self.forget_note(receipt);
+        self.shared.log.limited(Level::Warn, "publish_failed", || {
+            format!("wsredis: a message for channel {:?} may be lost: {why}", receipt.channel)
+        });
+        let Some(key) = receipt.socket.map(Key::from) else { return };
+        let Some(socket) = self.socket(key) else { return };
+        if socket.variant == Variant::Envelope {
+            let mut notice = Vec::new();
+            envelope::notice(&mut notice, Notice::Dropped, &receipt.channel);
+            socket.queue_frame(OpCode::Data(Data::Text), &notice, now);
+            self.make_dirty(key);
+        } else {
+            self.raw_gap(key, Cause::PublishFailed);
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Commands: what another thread may ask of a loop, and the bounded queue they wait in.
+//!
+//! Any thread pushes, the loop drains all on each wake-up. The waker is a system call, so it is
+//! rung only when the queue was empty. A full queue is an answer, at once, never a wait: the caller
+//! may be a worker with a browser at the other end.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+use mio::Waker;
+use parking_lot::Mutex;
+
+use crate::grant::Grant;
+use crate::socket::Key;
+
+/// A socket that the host hands over, with everything the loop needs to know.
+#[derive(Debug)]
+pub struct Adoption {
+    /// The connection.
+    pub fd: OwnedFd,
+    /// What it may hear and say.
+    pub grant: Grant,
+    /// The HTTP answer to be written, a 101.
+    pub answer: Vec<u8>,
+    /// The subprotocol that the answer names is the envelope's.
+    pub envelope: bool,
+    /// What the browser sent behind its request.
+    pub leftover: Vec<u8>,
+    /// Where the browser is.
+    pub remote_address: String,
+    /// Returns every message as it came.
+    pub mirror: bool,
+}
+
+/// Whose sockets are meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// The socket with this id.
+    Socket(String),
+    /// All sockets of a user.
+    User(String),
+    /// All sockets of a session.
+    Session(String),
+    /// All sockets that hear a channel.
+    Channel(String),
+}
+
+/// One of a loop's links.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Wire {
+    /// The one that hears.
+    Subscriber,
+    /// The one that speaks.
+    Publisher,
+}
+
+/// What another thread may ask of a loop.
+#[derive(Debug)]
+pub enum Command {
+    /// Take a socket.
+    Adopt(Box<Adoption>),
+    /// Publish a message of the host.
+    Publish(String, Vec<u8>),
+    /// Send to one socket only.
+    Send(Key, Vec<u8>),
+    /// Close sockets with 4403, by anything but their id.
+    Kick(Who),
+    /// Close one socket with 4403.
+    KickOne(Key),
+    /// The addresses that a link asked for.
+    LookedUp(Wire, io::Result<Vec<SocketAddr>>),
+}
+
+/// A loop's queue of commands.
+#[derive(Debug)]
+pub struct Inbox {
+    /// `None` once the loop has ended: nobody would look.
+    commands: Mutex<Option<VecDeque<Command>>>,
+    limit: usize,
+    waker: Waker,
+}
+
+impl Inbox {
+    /// An inbox that holds `limit` commands and wakes its loop by `waker`.
+    pub fn new(limit: usize, waker: Waker) -> Self {
+        Inbox { commands: Mutex::new(Some(VecDeque::new())), limit, waker }
+    }
+
+    /// Queues a command, or gives it back if the inbox is full or the loop has ended.
+    pub fn push(&self, command: Command) -> Result<(), Command> {
+        self.push_below(self.limit, command)
+    }
+
+    /// Queues a command of the engine's own, which must not be lost; there are at most a handful.
+    pub fn push_own(&self, command: Command) {
+        let _ = self.push_below(usize::MAX, command);
+    }
+
+    fn push_below(&self, limit: usize, command: Command) -> Result<(), Command> {
+        let was_empty = {
+            let mut commands = self.commands.lock();
+            let Some(commands) = commands.as_mut().filter(|commands| commands.len() < limit) else {
+                return Err(command);
+            };
+            commands.push_back(command);
+            commands.len() == 1
+        };
+        if was_empty {
+            self.wake();
+        }
+        Ok(())
+    }
+
+    /// Wakes the loop. Takes no lock: async-signal-safe.
+    pub fn wake(&self) {
+        // It fails only if the loop and its epoll are gone, and then there is nobody to wake.
+        let _ = self.waker.wake();
+    }
+
+    /// Takes all commands.
+    pub fn drain(&self) -> VecDeque<Command> {
+        self.commands.lock().as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Does no command wait?
+    pub fn is_empty(&self) -> bool {
+        self.commands.lock().as_ref().is_none_or(VecDeque::is_empty)
+    }
+
+    /// Takes what is left, and nothing any more.
+    pub fn close(&self) -> VecDeque<Command> {
+        self.commands.lock().take().unwrap_or_default()
+    }
+}
