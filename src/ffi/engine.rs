@@ -1,0 +1,491 @@
+//! The functions of `wsredis_engine`.
+
+use std::ffi::{c_char, c_void};
+use std::os::fd::IntoRawFd;
+use std::sync::Arc;
+
+use super::config::wsredis_config;
+use super::guard::{
+    copy_whole, guard, guard_or, object, put, read_sized, room, size_at, slice, text, write_sized,
+    wsredis_status,
+};
+use crate::engine::{Adoption, Engine, Event, Who};
+use crate::error::{Error, Kind, Result};
+use crate::grant::Grant;
+use crate::log::{Level, Log};
+use crate::sys;
+use crate::ws::{envelope, handshake};
+
+/// What holds the sockets. Made by `wsredis_engine_start`, freed by `wsredis_engine_free`. It
+/// belongs to the process that started it: after a fork, in the child, its functions return
+/// `WRONG_PROCESS`.
+pub struct wsredis_engine {
+    engine: Engine,
+    process: u32,
+}
+
+/// The engine behind a handle of C, in the process that it belongs to.
+///
+/// # Safety
+/// `pointer` is NULL or a live engine.
+unsafe fn engine_of<'a>(pointer: *const wsredis_engine) -> Result<&'a Engine> {
+    // SAFETY: the caller's promise.
+    let engine = unsafe { object(pointer, "engine")? };
+    if engine.process != sys::process_id() {
+        // Its locks may have been held by threads that this process does not have.
+        let text = "the engine was started in another process: start it after the fork";
+        return Err(Error::new(Kind::WrongProcess, text));
+    }
+    Ok(&engine.engine)
+}
+
+/// Where log lines go: `level` is 1 error, 2 warning, 3 information, 4 debug; `line` has `line_len`
+/// bytes of UTF-8, no line end and no NUL. Called with no lock held, also on the engine's own
+/// threads; it must not block, not call wsredis, and not unwind (no exception, no longjmp).
+pub type wsredis_log_sink = Option<
+    unsafe extern "C" fn(userdata: *mut c_void, level: u8, line: *const c_char, line_len: usize),
+>;
+
+/// A sink of C and its userdata.
+struct Sink(unsafe extern "C" fn(*mut c_void, u8, *const c_char, usize), *mut c_void);
+
+// SAFETY: the header asks for a sink that any thread may call; the userdata is only ever handed
+// back to it.
+unsafe impl Send for Sink {}
+// SAFETY: as above.
+unsafe impl Sync for Sink {}
+
+impl Sink {
+    fn call(&self, level: Level, line: &str) {
+        // SAFETY: the sink and its userdata live as long as the engine: the header says so.
+        unsafe { (self.0)(self.1, level as u8, line.as_ptr().cast(), line.len()) }
+    }
+}
+
+/// Starts an engine with a copy of `config`. Its threads, descriptors and connections come with the
+/// first adopt or publish, so this never waits for Redis. `sink` may be NULL: then nothing is
+/// logged.
+///
+/// *Returns:* `CONFIG` if the settings do not hold together.
+///
+/// *Ownership:* `*out_engine` is the caller's, to be freed by `wsredis_engine_free`. `config` stays
+/// the caller's. `sink` and `userdata` must live until the engine is freed.
+///
+/// *Threads:* any.
+///
+/// # Safety
+/// `config` is live; `out_engine` has room; `sink` may be called from any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wsredis_engine_start(
+    config: *const wsredis_config,
+    sink: wsredis_log_sink,
+    userdata: *mut c_void,
+    out_engine: *mut *mut wsredis_engine,
+) -> wsredis_status {
+    guard(|| {
+        room(out_engine, "out_engine")?;
+        // SAFETY: the caller's promise.
+        let config = unsafe { object(config, "config")? };
+        config.policy()?;
+        let log = match sink {
+            Some(sink) => {
+                let sink = Sink(sink, userdata);
+                let call = move |level, line: &str| sink.call(level, line);
+                Log::new(Arc::new(call), config.config.log_level)
+            }
+            None => Log::none(),
+        };
+        let engine = Engine::new(config.config.clone(), log, Arc::clone(&config.refusals))?;
+        let engine = wsredis_engine { engine, process: sys::process_id() };
+        // SAFETY: the caller's promise.
+        unsafe { put(out_engine, Box::into_raw(Box::new(engine)), "out_engine") }
+    })
+}
+
+/// A socket that the host hands over.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct wsredis_adoption {
+    /// `sizeof(wsredis_adoption)`.
+    pub struct_size: usize,
+    /// The connection: a TCP or AF_UNIX stream socket whose request was read and not answered.
+    pub fd: i32,
+    /// 1: return every message as it came; the grant must be `{}`.
+    pub mirror: u8,
+    /// The grant, JSON.
+    pub grant: *const c_char,
+    /// Its length.
+    pub grant_len: usize,
+    /// The 101 of `wsredis_handshake_answer`. The engine reads from it what was agreed with the
+    /// browser.
+    pub answer: *const c_char,
+    /// Its length.
+    pub answer_len: usize,
+    /// What the host has read behind the request; may be NULL.
+    pub leftover: *const u8,
+    /// Its length.
+    pub leftover_len: usize,
+    /// The browser's address as text, for limits; may be empty.
+    pub remote_address: *const c_char,
+    /// Its length.
+    pub remote_address_len: usize,
+    /// The request's Host, for logs; may be empty.
+    pub host: *const c_char,
+    /// Its length.
+    pub host_len: usize,
+    /// A digest of the request's path, for statistics by route; 0 if none.
+    pub path_digest: u64,
+}
+
+/// Hands a socket over. The engine writes the answer once the socket's channels are heard, or
+/// writes a 503 itself if the socket does not fit. Never blocks on the network.
+///
+/// *Returns:* `FD` if `fd` is not a connected stream socket; `GRANT`; `INVALID` for an answer that
+/// is no 101; `BUSY` if the loop's inbox is full; `STOPPED`; `WRONG_PROCESS`; `NO_FILE` or `IO` if
+/// the engine could not begin.
+///
+/// *Ownership:* on `OK` the descriptor is the engine's: the host must not use or close it. On an
+/// error it is still the host's, nothing was written, and the host should answer 503. Everything
+/// else is copied.
+///
+/// *Threads:* any.
+///
+/// # Safety
+/// `engine` is live; the texts are as long as they say; nobody else uses `fd`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wsredis_engine_adopt(
+    engine: *mut wsredis_engine,
+    adoption: *const wsredis_adoption,
+) -> wsredis_status {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let (engine, a) = unsafe { (engine_of(engine)?, read_sized(adoption, "adoption")?) };
+        // SAFETY: the caller's promise.
+        let (grant, answer, leftover, address) = unsafe {
+            (
+                slice(a.grant.cast::<u8>(), a.grant_len, "grant")?,
+                slice(a.answer.cast::<u8>(), a.answer_len, "answer")?,
+                slice(a.leftover, a.leftover_len, "leftover")?,
+                text(a.remote_address, a.remote_address_len, "remote_address")?,
+            )
+        };
+        // SAFETY: the caller's promise.
+        unsafe { text(a.host, a.host_len, "host")? };
+        let grant = Grant::parse(grant, engine.config().max_channels_per_socket)?;
+        if a.mirror > 1 || (a.mirror == 1 && grant != Grant::default()) {
+            return Err(Error::new(Kind::Invalid, "mirror is 0, or 1 with the grant {}"));
+        }
+        let subprotocol = handshake::subprotocol_of(answer)?;
+        sys::check_stream_socket(a.fd)?;
+        let adoption = Adoption {
+            fd: sys::own(a.fd),
+            grant,
+            answer: answer.to_vec(),
+            envelope: a.mirror == 0 && subprotocol.as_deref() == Some(envelope::PROTOCOL),
+            leftover: leftover.to_vec(),
+            remote_address: address.to_owned(),
+            mirror: a.mirror == 1,
+        };
+        engine.adopt(adoption).map_err(|(error, adoption)| {
+            let _ = adoption.into_raw_fd(); // Still the host's.
+            error
+        })
+    })
+}
+
+/// Publishes a message to everyone who hears `channel`: in this engine, and with Redis everywhere.
+///
+/// *Returns:* `OK` when it is queued; messages of one channel keep their order. `INVALID` for a bad
+/// channel name; `BUSY` if a queue is full; `STOPPED`; `WRONG_PROCESS`.
+///
+/// *Ownership:* channel and payload are copied.
+///
+/// *Threads:* any.
+///
+/// # Safety
+/// `engine` is live; channel and payload are as long as they say.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wsredis_engine_publish(
+    engine: *mut wsredis_engine,
+    channel: *const c_char,
+    channel_len: usize,
+    payload: *const u8,
+    payload_len: usize,
+) -> wsredis_status {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let channel = text(channel, channel_len, "channel")?;
+            let payload = slice(payload, payload_len, "payload")?;
+            engine_of(engine)?.publish(channel, payload)
+        }
+    })
+}
+
+/// Sends a message to one socket, past all channels: a text frame if it is UTF-8, else a binary
+/// one.
+///
+/// *Returns:* `OK` when it is queued, also if the socket is gone meanwhile; `NOT_FOUND` for an id
+/// that is not of this engine; `BUSY`; `STOPPED`; `WRONG_PROCESS`.
+///
+/// *Ownership:* id and payload are copied.
+///
+/// *Threads:* any.
+///
+/// # Safety
+/// `engine` is live; id and payload are as long as they say.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wsredis_engine_send(
+    engine: *mut wsredis_engine,
+    socket_id: *const c_char,
+    socket_id_len: usize,
+    payload: *const u8,
+    payload_len: usize,
+) -> wsredis_status {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let id = text(socket_id, socket_id_len, "socket_id")?;
+            let payload = slice(payload, payload_len, "payload")?;
+            engine_of(engine)?.send(id, payload)
+        }
+    })
+}
+
+/// Whose sockets `wsredis_engine_kick` closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub enum wsredis_who {
+    /// The socket with this id.
+    WSREDIS_WHO_SOCKET = 0,
+    /// All sockets whose grant has this `user`.
+    WSREDIS_WHO_USER = 1,
+    /// All sockets whose grant has this `session`.
+    WSREDIS_WHO_SESSION = 2,
+    /// All sockets that hear this channel.
+    WSREDIS_WHO_CHANNEL = 3,
+}
+
+/// Closes sockets of this engine with 4403.
+///
+/// *Returns:* `OK` when it is queued, also if there are none; `INVALID` for a `who` that is no
+/// `wsredis_who`; `NOT_FOUND` for a socket id that is not of this engine; `BUSY`; `STOPPED`;
+/// `WRONG_PROCESS`.
+///
+/// *Ownership:* the value is copied.
+///
+/// *Threads:* any.
+///
+/// # Safety
+/// `engine` is live; the value is as long as it says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wsredis_engine_kick(
+    engine: *mut wsredis_engine,
+    who: u32,
+    value: *const c_char,
+    value_len: usize,
+) -> wsredis_status {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let (engine, value) = unsafe { (engine_of(engine)?, text(value, value_len, "value")?) };
+        let who = match who {
+            0 => Who::Socket(value.into()),
+            1 => Who::User(value.into()),
+            2 => Who::Session(value.into()),
+            3 => Who::Channel(value.into()),
+            _ => return Err(Error::new(Kind::Invalid, "who is no wsredis_who")),
+        };
+        engine.kick(&who)
+    })
+}
+
+/// Writes the engine's counters to `buf`: one JSON object, NUL-terminated. Before the first adopt
+/// or publish all are 0.
+///
+/// *Returns:* `LIMIT` if `buf_len` is too small; 4096 bytes are enough.
+///
+/// *Ownership:* nothing is kept.
+///
+/// *Threads:* any.
+///
+/// # Safety
+/// `engine` is live; `buf` has `buf_len` bytes; `out_len` has room.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wsredis_engine_stats(
+    engine: *const wsredis_engine,
+    buf: *mut c_char,
+    buf_len: usize,
+    out_len: *mut usize,
+) -> wsredis_status {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let stats = engine_of(engine)?.stats();
+            copy_whole(stats.as_bytes(), buf, buf_len, out_len)
+        }
+    })
+}
+
+/// Does the engine hear every channel it should?
+///
+/// *Returns:* `OK`, or `UNHEALTHY` with the reason as the last error's text; `STOPPED`;
+/// `WRONG_PROCESS`.
+///
+/// *Ownership:* nothing changes hands.
+///
+/// *Threads:* any.
+///
+/// # Safety
+/// `engine` is live.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wsredis_engine_health(engine: *const wsredis_engine) -> wsredis_status {
+    // SAFETY: the caller's promise.
+    guard(|| unsafe { engine_of(engine)?.health() })
+}
+
+/// A descriptor that is readable while events wait. Events are kept from the first call on, up to
+/// 65,536.
+///
+/// *Returns:* `STOPPED`; `WRONG_PROCESS`; `NO_FILE`.
+///
+/// *Ownership:* the descriptor stays the engine's: poll it, do not read or close it.
+///
+/// *Threads:* any.
+///
+/// # Safety
+/// `engine` is live; `out_fd` has room.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wsredis_engine_events_fd(
+    engine: *mut wsredis_engine,
+    out_fd: *mut i32,
+) -> wsredis_status {
+    // SAFETY: the caller's promise.
+    guard(|| unsafe { put(out_fd, engine_of(engine)?.events_fd()?, "out_fd") })
+}
+
+/// What happened to a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub enum wsredis_event_kind {
+    /// A socket was adopted.
+    WSREDIS_EVENT_OPENED = 1,
+    /// A socket ended; `code` is the close code, 1006 if there was no close frame.
+    WSREDIS_EVENT_CLOSED = 2,
+    /// Nobody read for too long: `code` events were dropped.
+    WSREDIS_EVENT_OVERFLOW = 3,
+}
+
+/// An event. The host sets `struct_size` before the call.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct wsredis_event {
+    /// `sizeof(wsredis_event)`.
+    pub struct_size: usize,
+    /// A `wsredis_event_kind`.
+    pub kind: u32,
+    /// By kind.
+    pub code: u32,
+    /// The socket's id, NUL-terminated.
+    pub socket_id: [c_char; 64],
+}
+
+/// What every caller's event has at least: that of the first header.
+const EVENT_SIZE: usize = 80;
+
+/// Takes the next event.
+///
+/// *Returns:* `NOT_FOUND` if none waits; `INVALID` for a wrong `struct_size`.
+///
+/// *Ownership:* the event is copied out.
+///
+/// *Threads:* any; each event is given out once.
+///
+/// # Safety
+/// `engine` is live; `out_event` has room.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wsredis_engine_next_event(
+    engine: *mut wsredis_engine,
+    out_event: *mut wsredis_event,
+) -> wsredis_status {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let (engine, size) =
+            unsafe { (engine_of(engine)?, size_at(out_event, EVENT_SIZE, "out_event")?) };
+        let event = engine.next_event();
+        let event = event.ok_or_else(|| Error::new(Kind::NotFound, "no event waits"))?;
+        // SAFETY: the caller's promise.
+        unsafe { write_sized(out_event, size, &converted(event)) };
+        Ok(())
+    })
+}
+
+fn converted(event: Event) -> wsredis_event {
+    let (kind, code, id) = match event {
+        Event::Opened(id) => (wsredis_event_kind::WSREDIS_EVENT_OPENED, 0, id),
+        Event::Closed(id, code) => (wsredis_event_kind::WSREDIS_EVENT_CLOSED, code.into(), id),
+        Event::Overflow(n) => {
+            let n = u32::try_from(n).unwrap_or(u32::MAX);
+            (wsredis_event_kind::WSREDIS_EVENT_OVERFLOW, n, String::new())
+        }
+    };
+    let mut socket_id = [0; 64];
+    for (to, from) in socket_id.iter_mut().take(63).zip(id.bytes()) {
+        *to = from as c_char;
+    }
+    wsredis_event { struct_size: size_of::<wsredis_event>(), kind: kind as u32, code, socket_id }
+}
+
+/// Closes all sockets with 1012 and waits until the engine has ended, at most `timeout_ms` and no
+/// longer than the key `stop-timeout`. Later
+/// calls return `STOPPED`. Async-signal-safe: it may be called from a signal handler or an exit
+/// handler.
+///
+/// *Returns:* `BUSY` if the time was not enough; the engine ends all the same. `WRONG_PROCESS`.
+/// There is no text for its errors.
+///
+/// *Ownership:* `engine` stays the caller's, to be freed.
+///
+/// *Threads:* any.
+///
+/// # Safety
+/// `engine` is live.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wsredis_engine_stop(
+    engine: *mut wsredis_engine,
+    timeout_ms: u32,
+) -> wsredis_status {
+    // No guard and no text: both could allocate, and nothing here can panic.
+    // SAFETY: the caller's promise; NULL is checked here.
+    match unsafe { engine.as_ref() } {
+        None => wsredis_status::WSREDIS_STATUS_INVALID,
+        Some(engine) if engine.process != sys::process_id() => {
+            wsredis_status::WSREDIS_STATUS_WRONG_PROCESS
+        }
+        Some(engine) if engine.engine.stop(timeout_ms) => wsredis_status::WSREDIS_STATUS_OK,
+        Some(_) => wsredis_status::WSREDIS_STATUS_BUSY,
+    }
+}
+
+/// Frees an engine; what still runs is stopped at once. NULL is allowed. In another process than
+/// the one that started it, the memory is left as it is on purpose: it is not that process's.
+///
+/// *Ownership:* `engine` is gone.
+///
+/// *Threads:* one at a time; no other function of this engine may run or follow. Not from a log
+/// sink.
+///
+/// # Safety
+/// `engine` is NULL or was made by `wsredis_engine_start` and not freed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wsredis_engine_free(engine: *mut wsredis_engine) {
+    guard_or((), || {
+        if engine.is_null() {
+            return;
+        }
+        // SAFETY: the caller's promise: it came from `Box::into_raw` and is freed once.
+        let engine = unsafe { Box::from_raw(engine) };
+        if engine.process != sys::process_id() {
+            std::mem::forget(engine);
+        }
+    });
+}
