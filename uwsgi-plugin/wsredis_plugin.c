@@ -1,0 +1,259 @@
+/* wsredis for uWSGI: hands a websocket's descriptor from the worker to the engine, so that the
+ * worker is free again.
+ *
+ *   [uwsgi]
+ *   need-plugin = /usr/lib/wsredis/wsredis_plugin.so  ; not plugin: it must not start without
+ *   master = true
+ *   die-on-term = true
+ *   http-socket = 127.0.0.1:8080
+ *   wsgi-file = app.py
+ *   wsredis-redis-url = redis://127.0.0.1:6379        ; one wsredis-KEY for every configuration key
+ *   wsredis-ini = %p                                  ; or the section [wsredis], here of this file
+ *   route = ^/ws/news/(\w+)$ wsredis:subscribe=news:$1   ; a grant without an app
+ *
+ * An ordinary view authorises the handshake and answers with the header WSRedis-Grant (takeover.c).
+ * The processes of uWSGI own what is here: the configuration is read before the first fork, and
+ * each process that needs an engine starts its own after it, because threads and connections do not
+ * survive fork. This file never writes to a socket.
+ */
+#include "plugin.h"
+
+/* The table of keys is the library's; this only bounds the copy that uWSGI wants as an array. */
+#define PLUGIN_MAX_OPTIONS 256
+
+/* atexit may run inside a signal handler, and the master waits no longer than worker-reload-mercy
+ * (60 s). The key stop-timeout is shorter and decides. */
+#define PLUGIN_STOP_TIMEOUT_MS 50000
+
+wsredis_config *plugin_config;
+
+static struct uwsgi_option plugin_options[PLUGIN_MAX_OPTIONS + 1];
+
+/* The engine of this process. `pid` is the process that post_fork saw: a child that the app
+ * forks by itself has another one, and the engine's threads do not exist there. */
+static struct {
+	pthread_mutex_t lock;
+	wsredis_engine *engine;
+	pid_t pid;
+} plugin_process = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+/* Whether the configuration lets several processes reach the same browsers; false on the
+ * embedded broker. */
+static int plugin_is_shared;
+
+void plugin_last_error(wsredis_status status, char why[PLUGIN_WHY_SIZE])
+{
+	if (wsredis_last_error(why, PLUGIN_WHY_SIZE) == 0)
+		snprintf(why, PLUGIN_WHY_SIZE, "%s", wsredis_status_name(status));
+}
+
+static void plugin_log_sink(void *userdata, uint8_t level, const char *line, size_t len)
+{
+	(void) userdata;
+	(void) level;
+	uwsgi_log("%.*s\n", (int) len, line);
+}
+
+/* ---- options ---- */
+
+static void plugin_option_failed(const char *option, wsredis_status status)
+{
+	char why[PLUGIN_WHY_SIZE];
+	plugin_last_error(status, why);
+	/* The value stays out of the log: it may hold a password. */
+	plugin_log("option %s: %s", option, why);
+	exit(1);
+}
+
+static void plugin_option_set(char *option, char *value, void *key)
+{
+	wsredis_status status =
+		wsredis_config_set(plugin_config, key, strlen(key), value, strlen(value));
+	if (status != WSREDIS_STATUS_OK)
+		plugin_option_failed(option, status);
+}
+
+static void plugin_option_load(char *option, char *path, void *unused)
+{
+	(void) unused;
+	wsredis_status status = wsredis_config_load(plugin_config, path, strlen(path));
+	if (status != WSREDIS_STATUS_OK)
+		plugin_option_failed(option, status);
+}
+
+/* One uWSGI option per key of the library's table, so that the two can never differ. */
+static void plugin_fill_options(void)
+{
+	size_t filled = 0;
+	plugin_options[filled++] = (struct uwsgi_option){
+		.name = "wsredis-ini",
+		.type = required_argument,
+		.func = plugin_option_load,
+		.help = "read the section [wsredis] of this file (%p is uWSGI's own ini file)",
+	};
+	const char *key, *help;
+	for (size_t index = 0; wsredis_config_key(index, &key, &help) == WSREDIS_STATUS_OK; index++) {
+		if (filled == PLUGIN_MAX_OPTIONS) {
+			plugin_log(
+				"more than %d configuration keys: this is a bug of the plugin", PLUGIN_MAX_OPTIONS);
+			exit(1);
+		}
+		plugin_options[filled++] = (struct uwsgi_option){
+			.name = uwsgi_concat2("wsredis-", (char *) key),
+			.type = required_argument,
+			.func = plugin_option_set,
+			.data = (void *) key,
+			.help = (char *) help,
+		};
+	}
+}
+
+/* ---- start, before the first fork ---- */
+
+/* Runs in dlopen, before uWSGI reads one field of the plugin's struct: on a wrong binary even
+ * the place of `on_load` may differ. */
+__attribute__((constructor)) static void plugin_opened(void)
+{
+	plugin_check_binary();
+	if (wsredis_abi_version() != WSREDIS_ABI_VERSION) {
+		plugin_log("the plugin was compiled for version %u of the C ABI, but libwsredis.a is "
+				   "version %u: build both again with: make plugin",
+			(unsigned) WSREDIS_ABI_VERSION, (unsigned) wsredis_abi_version());
+		exit(1);
+	}
+	plugin_fill_options();
+}
+
+static void plugin_on_load(void)
+{
+	wsredis_status status = wsredis_config_new(&plugin_config);
+	if (status != WSREDIS_STATUS_OK)
+		plugin_option_failed("(defaults)", status);
+	/* The app asks by this whether its grants will be understood; so it is set before any app is
+	 * loaded. */
+	if (setenv("WSREDIS_VERSION", wsredis_version(), 1)) {
+		uwsgi_error("setenv()");
+		exit(1);
+	}
+	plugin_register_routes();
+}
+
+/* Lets the app publish where the engine listens, without being told twice. What the operator has
+ * set stays. On a full reload uWSGI executes itself with this environment; a mark tells what its
+ * former life has put there. */
+static void plugin_export(const char *key, const char *variable)
+{
+	char value[4096], mark[64];
+	size_t len = 0;
+	snprintf(mark, sizeof(mark), "%s_BY_PLUGIN", variable);
+	if (getenv(mark))
+		unsetenv(variable);
+	wsredis_status status =
+		wsredis_config_get(plugin_config, key, strlen(key), value, sizeof(value), &len);
+	if (status != WSREDIS_STATUS_OK || !strcmp(value, "none"))
+		value[0] = 0;
+	const char *set = getenv(variable);
+	if (set && strcmp(set, value))
+		plugin_log("%s in the environment is not what wsredis-%s says: the app may publish where "
+				   "nobody listens",
+			variable, key);
+	if (!set && value[0] && (setenv(variable, value, 1) || setenv(mark, "1", 1)))
+		uwsgi_error("setenv()");
+}
+
+/* All options are known and nothing is forked yet: what does not hold together ends uWSGI here. */
+static int plugin_init(void)
+{
+	char why[PLUGIN_WHY_SIZE];
+	uint32_t processes = uwsgi.numproc > 0 ? (uint32_t) uwsgi.numproc : 1;
+	wsredis_status status = wsredis_config_check(plugin_config, processes);
+	if (status != WSREDIS_STATUS_OK) {
+		plugin_last_error(status, why);
+		plugin_log("%s", why);
+		exit(1);
+	}
+	plugin_is_shared = wsredis_config_check(plugin_config, 2) == WSREDIS_STATUS_OK;
+	plugin_export("redis-url", "WSREDIS_REDIS_URL");
+	plugin_export("channel-prefix", "WSREDIS_CHANNEL_PREFIX");
+	plugin_check_routes();
+	plugin_log("version %s, %s", wsredis_version(),
+		plugin_is_shared ? "connected through Redis" : "embedded broker (one worker)");
+	return 0;
+}
+
+/* ---- processes, after fork ---- */
+
+wsredis_engine *plugin_engine_if_started(void)
+{
+	return plugin_process.pid == getpid() ? plugin_process.engine : NULL;
+}
+
+wsredis_engine *plugin_engine(char why[PLUGIN_WHY_SIZE])
+{
+	/* uWSGI runs post_fork of a plugin like ours in workers only, but mules and spoolers
+	 * publish, too. */
+	if (uwsgi.mypid == getpid() && (uwsgi.muleid || uwsgi.i_am_a_spooler))
+		plugin_process.pid = uwsgi.mypid;
+	if (plugin_process.pid != getpid()) {
+		snprintf(why, PLUGIN_WHY_SIZE,
+			"no engine in this process: uWSGI has not started it as a worker, mule "
+			"or spooler (is the app publishing while it is imported?)");
+		return NULL;
+	}
+	/* A mule's own embedded broker would have no listener: its messages would vanish without a
+	 * word. */
+	if (uwsgi.mywid == 0 && !plugin_is_shared) {
+		snprintf(why, PLUGIN_WHY_SIZE,
+			"the embedded broker is reachable from the worker only: set "
+			"wsredis-redis-url to publish from mules and spoolers");
+		return NULL;
+	}
+	pthread_mutex_lock(&plugin_process.lock);
+	if (!plugin_process.engine) {
+		wsredis_engine *started;
+		wsredis_status status =
+			wsredis_engine_start(plugin_config, plugin_log_sink, NULL, &started);
+		if (status == WSREDIS_STATUS_OK)
+			plugin_process.engine = started;
+		else
+			plugin_last_error(status, why);
+	}
+	wsredis_engine *engine = plugin_process.engine;
+	pthread_mutex_unlock(&plugin_process.lock);
+	return engine;
+}
+
+/* Runs in workers. Each starts its engine at once, so that an error is seen at start and not by
+ * the first visitor; the library itself makes threads and connections only at the first adopt or
+ * publish. */
+static void plugin_post_fork(void)
+{
+	plugin_process.pid = getpid();
+	if (uwsgi.mywid == 0) /* a version that runs it in mules and spoolers as well */
+		return;
+	plugin_take_sockets();
+	char why[PLUGIN_WHY_SIZE];
+	if (!plugin_engine(why))
+		plugin_log("the engine of worker %d has not started: %s", uwsgi.mywid, why);
+}
+
+/* A worker's SIGHUP may call exit() inside the signal handler: nothing here takes a lock,
+ * allocates or logs. */
+static void plugin_atexit(void)
+{
+	wsredis_engine *engine = plugin_engine_if_started();
+	if (engine && wsredis_engine_stop(engine, PLUGIN_STOP_TIMEOUT_MS) != WSREDIS_STATUS_OK)
+		return; /* the process ends anyway, and the kernel closes what is left */
+}
+
+__attribute__((visibility("default"))) struct uwsgi_plugin wsredis_plugin = {
+	.name = "wsredis",
+	.options = plugin_options,
+	.on_load = plugin_on_load,
+	.init = plugin_init,
+	/* In post_init it crashes uWSGI 2.0.21: the table of workers is not there yet. */
+	.preinit_apps = plugin_register_rpc,
+	.post_fork = plugin_post_fork,
+	.rpc = plugin_rpc,
+	.atexit = plugin_atexit,
+};
