@@ -1,0 +1,474 @@
+//! `examples/host.c`, the smallest complete host, built by gcc and driven from outside: the ABI as
+//! a C program sees it, over real connections.
+
+#[path = "c/build.rs"]
+mod build;
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use build::Link;
+use tungstenite::protocol::frame::coding::CloseCode;
+use tungstenite::{Message, WebSocket};
+
+/// Whatever is waited for must have come by then.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+fn program(link: Link) -> Option<PathBuf> {
+    static SHARED: OnceLock<PathBuf> = OnceLock::new();
+    if !build::has("gcc") {
+        return None;
+    }
+    Some(match link {
+        Link::Shared => SHARED
+            .get_or_init(|| build::compile("examples/host.c", "host", link, &build::SANITIZED))
+            .clone(),
+        Link::Static => build::compile("examples/host.c", "host-static", link, &["-O2"]),
+    })
+}
+
+/// A host that runs; it ends with the test.
+struct Host {
+    child: Child,
+    port: u16,
+    /// Kept open: the host must not die of writing to it.
+    _stdout: BufReader<ChildStdout>,
+}
+
+impl Host {
+    fn start(arguments: &[&str]) -> Option<Host> {
+        Some(Host::run(Command::new(program(Link::Shared)?).arg("0").args(arguments)))
+    }
+
+    /// With so many descriptors at most.
+    fn start_with_files(limit: usize, arguments: &[&str]) -> Option<Host> {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" 0 \"$@\"")]);
+        Some(Host::run(shell.arg(program(Link::Shared)?).args(arguments)))
+    }
+
+    fn run(command: &mut Command) -> Host {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        let port = line.trim().rsplit(':').next().and_then(|port| port.parse().ok());
+        Host { child, port: port.unwrap_or_else(|| panic!("{line:?}")), _stdout: stdout }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream
+    }
+
+    /// A websocket in a room, or the refusal.
+    fn try_join(&self, room: &str) -> Result<WebSocket<TcpStream>, tungstenite::Error> {
+        let url = format!("ws://127.0.0.1:{}/ws/{room}", self.port);
+        match tungstenite::client(url, self.connect()) {
+            Ok((socket, _)) => Ok(socket),
+            Err(tungstenite::HandshakeError::Failure(error)) => Err(error),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn join(&self, room: &str) -> WebSocket<TcpStream> {
+        self.try_join(room).unwrap()
+    }
+
+    /// The whole answer to some bytes.
+    fn ask(&self, request: &[u8]) -> String {
+        let mut stream = self.connect();
+        stream.write_all(request).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        String::from_utf8(answer).unwrap()
+    }
+
+    fn proc(&self, file: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/{file}", self.child.id()))
+    }
+
+    fn files(&self) -> usize {
+        fs::read_dir(self.proc("fd")).unwrap().count()
+    }
+
+    /// Time on a processor so far, in hundredths of a second.
+    fn cpu(&self) -> u64 {
+        let stat = fs::read_to_string(self.proc("stat")).unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
+    }
+
+    /// Waits for its end; the exit code.
+    fn wait(&mut self, limit: Duration) -> Option<i32> {
+        let until = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(Instant::now() < until, "the host still runs after {limit:?}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn assert_alive(&mut self) {
+        assert_eq!(self.child.try_wait().unwrap(), None, "the host has ended");
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let until = Instant::now() + DEADLINE;
+    while !is_so() {
+        assert!(Instant::now() < until, "not in time: {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn text(socket: &mut WebSocket<TcpStream>) -> String {
+    loop {
+        match socket.read().unwrap() {
+            Message::Text(text) => return text.as_str().to_owned(),
+            Message::Ping(_) | Message::Pong(_) => {}
+            other => panic!("{other:?} instead of text"),
+        }
+    }
+}
+
+/// An upgrade request; `more` are header lines, `path` may be wrong.
+fn upgrade(path: &str, more: &str) -> Vec<u8> {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: example.test\r\nUpgrade: websocket\r\n\
+         Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{more}\r\n"
+    )
+    .into_bytes()
+}
+
+/// A masked text frame of at most 125 bytes.
+fn text_frame(payload: &str) -> Vec<u8> {
+    let mask = [0x11, 0x22, 0x33, 0x44];
+    let masked = payload.bytes().zip(mask.into_iter().cycle()).map(|(byte, mask)| byte ^ mask);
+    [0x81, 0x80 | payload.len() as u8].into_iter().chain(mask).chain(masked).collect()
+}
+
+fn head(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    while !bytes.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        bytes.push(byte[0]);
+    }
+    String::from_utf8(bytes).unwrap()
+}
+
+fn talk(host: &Host) {
+    let (mut ann, mut bob, mut other) = (host.join("room"), host.join("room"), host.join("other"));
+    for i in 0..100 {
+        ann.send(Message::text(format!("from ann {i}"))).unwrap();
+        assert_eq!(text(&mut bob), format!("from ann {i}"));
+        bob.send(Message::text(format!("from bob {i}"))).unwrap();
+        assert_eq!(text(&mut ann), format!("from bob {i}"));
+    }
+    // The first thing that the other room hears is its own.
+    host.join("other").send(Message::text("elsewhere")).unwrap();
+    assert_eq!(text(&mut other), "elsewhere");
+}
+
+#[test]
+fn two_browsers_in_a_room_hear_each_other_and_no_other_room() {
+    for loops in ["loops=1", "loops=3"] {
+        let Some(host) = Host::start(&[loops]) else { return };
+        talk(&host);
+    }
+}
+
+#[test]
+fn the_host_runs_with_the_static_library_too() {
+    let Some(program) = program(Link::Static) else { return };
+    talk(&Host::run(Command::new(program).arg("0")));
+}
+
+#[test]
+fn a_frame_behind_the_handshake_arrives_wherever_the_bytes_are_cut() {
+    let Some(host) = Host::start(&[]) else { return };
+    let mut listener = host.join("cuts");
+    let bytes = |n: usize| {
+        let mut bytes = upgrade("/ws/cuts", "");
+        bytes.extend(text_frame(&format!("cut {n:04}")));
+        bytes
+    };
+    for cut in 1..=bytes(0).len() {
+        let bytes = bytes(cut);
+        let mut stream = host.connect();
+        stream.write_all(&bytes[..cut]).unwrap();
+        // Only so that the parts are mostly read apart: together they must do as well.
+        thread::sleep(Duration::from_millis(1));
+        stream.write_all(&bytes[cut..]).unwrap();
+        assert!(head(&mut stream).starts_with("HTTP/1.1 101 "));
+        assert_eq!(text(&mut listener), format!("cut {cut:04}"));
+    }
+    let mut stream = host.connect();
+    for byte in bytes(0) {
+        stream.write_all(&[byte]).unwrap();
+    }
+    assert!(head(&mut stream).starts_with("HTTP/1.1 101 "));
+    assert_eq!(text(&mut listener), "cut 0000");
+}
+
+#[test]
+fn a_request_that_may_not_pass_gets_its_answer() {
+    let Some(mut host) = Host::start(&["examples/host.ini"]) else { return };
+    let long = "a".repeat(65);
+    let folded = upgrade("/ws/a", "X-Folded: one\r\n two\r\n");
+    let headers: String = (0..70).map(|i| format!("X-{i}: x\r\n")).collect();
+    let with = |from: &str, to: &str| {
+        String::from_utf8(upgrade("/ws/a", "")).unwrap().replace(from, to).into_bytes()
+    };
+    let cases: Vec<(u16, Vec<u8>)> = vec![
+        (404, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec()),
+        (404, upgrade("/ws/", "")),
+        (404, upgrade("/ws/a/b", "")),
+        (404, upgrade("/ws/a%22", "")),
+        (404, upgrade("/ws/a\",\"b", "")),
+        (404, upgrade(&format!("/ws/{long}"), "")),
+        (426, b"GET /ws/a HTTP/1.1\r\nHost: a\r\n\r\n".to_vec()),
+        (426, with("Version: 13", "Version: 12")),
+        (400, with("dGhlIHNhbXBsZSBub25jZQ==", "short")),
+        (400, b"what?\r\n\r\n".to_vec()),
+        (400, b"\r\n\r\n".to_vec()),
+        (400, b"GET /ws/a\r\n\r\n".to_vec()),
+        (400, with("Host:", "Host :")),
+        (400, with("Host:", ":")),
+        (400, with("Host: example.test", "Host")),
+        (400, folded),
+        (400, upgrade("/ws/a", &headers)),
+        (400, vec![b'x'; 8191]),
+        (400, vec![b'x'; 60_000]),
+        (403, upgrade("/ws/a", "Origin: http://evil.test\r\n")),
+        (403, upgrade("/ws/a", "Cookie: session=1\r\n")),
+        (101, upgrade("/ws/a?token=secret", "Origin: http://example.test\r\n")),
+        (101, upgrade(&format!("/ws/{}", &long[1..]), "")),
+    ];
+    for (status, request) in cases {
+        let name = String::from_utf8_lossy(&request[..request.len().min(300)]).into_owned();
+        let mut stream = host.connect();
+        stream.write_all(&request).unwrap();
+        let head = head(&mut stream);
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{name}\n{head}");
+        assert_eq!(status == 426, head.contains("Sec-WebSocket-Version: 13"), "{head}");
+    }
+    // A NUL byte ends no head and is none of it: whoever sends it waits for nothing but the time.
+    let began = Instant::now();
+    assert!(host.ask(&with("example.test", "example\0test")).starts_with("HTTP/1.1 400 "));
+    assert!(host.ask(b"GET /ws/a HTTP/1.1\r\nHo").starts_with("HTTP/1.1 400 "));
+    assert!(began.elapsed() < Duration::from_secs(6));
+    // One that goes away in the middle of its request is no fault of anybody's.
+    let mut stream = host.connect();
+    stream.write_all(b"GET /ws/a HT").unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    assert!(head(&mut stream).starts_with("HTTP/1.1 400 "));
+    host.assert_alive();
+    talk(&host);
+}
+
+#[test]
+fn three_hundred_sockets_cost_a_descriptor_each_and_all_hear_one() {
+    let Some(host) = Host::start(&["loops=2"]) else { return };
+    let mut speaker = host.join("hall");
+    let before = (host.files(), fs::read_dir(host.proc("task")).unwrap().count());
+    let mut sockets: Vec<_> = (0..300).map(|_| host.join("hall")).collect();
+    let after = (host.files(), fs::read_dir(host.proc("task")).unwrap().count());
+    assert_eq!(after, (before.0 + 300, before.1));
+    for i in 0..10 {
+        speaker.send(Message::text(format!("message {i}"))).unwrap();
+    }
+    for socket in &mut sockets {
+        for i in 0..10 {
+            assert_eq!(text(socket), format!("message {i}"));
+        }
+    }
+    drop(sockets);
+    eventually("the descriptors are given back", || host.files() == before.0);
+}
+
+/// While nothing happens the host must not work: less than a twentieth of a processor.
+fn assert_idle(host: &Host) {
+    let (cpu, began) = (host.cpu(), Instant::now());
+    thread::sleep(Duration::from_secs(1));
+    let used = host.cpu() - cpu;
+    assert!(u128::from(used) * 10 < began.elapsed().as_millis() / 20, "{used} ticks while idle");
+}
+
+#[test]
+fn at_the_limit_of_descriptors_browsers_are_told_to_come_back_and_can() {
+    let Some(mut host) = Host::start_with_files(300, &[]) else { return };
+    let (mut sockets, mut refused) = (Vec::new(), 0);
+    for _ in 0..1000 {
+        match host.try_join("full") {
+            Ok(socket) => sockets.push(socket),
+            Err(tungstenite::Error::Http(answer)) => {
+                assert_eq!(answer.status(), 503);
+                assert_eq!(answer.headers()["retry-after"], "5");
+                refused += 1;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!((200..=236).contains(&sockets.len()), "{} sockets", sockets.len());
+    assert_eq!(sockets.len() + refused, 1000);
+    assert_idle(&host);
+    let (last, others) = sockets.split_last_mut().unwrap();
+    last.send(Message::text("we are still served")).unwrap();
+    for socket in others {
+        assert_eq!(text(socket), "we are still served");
+    }
+    let count = sockets.len();
+    drop(sockets);
+    let mut again = Vec::new();
+    eventually("as many as before can come back", || {
+        again.extend(host.try_join("full"));
+        again.len() == count
+    });
+    host.assert_alive();
+}
+
+#[test]
+fn a_host_without_a_descriptor_for_accept_waits_without_spinning() {
+    let Some(mut host) = Host::start_with_files(60, &["fd-reserve=0"]) else { return };
+    // The kernel connects them all; the host can not accept the last ones.
+    let mut streams: Vec<_> = (0..100).map(|_| host.connect()).collect();
+    for stream in &mut streams {
+        stream.write_all(&upgrade("/ws/full", "")).unwrap();
+    }
+    // The kernel gives the lowest that is free: none is left below this one.
+    eventually("every descriptor is used", || host.proc("fd/59").symlink_metadata().is_ok());
+    assert_idle(&host);
+    // As the first leave, the others get their turn.
+    for mut stream in streams {
+        assert!(head(&mut stream).starts_with("HTTP/1.1 101 "));
+    }
+    host.assert_alive();
+    talk(&host);
+}
+
+#[test]
+fn on_sigterm_every_browser_is_told_1012_and_the_host_ends_well() {
+    for signal in ["-TERM", "-INT"] {
+        let Some(mut host) = Host::start(&["loops=3"]) else { return };
+        let mut sockets: Vec<_> = (0..30).map(|i| host.join(&format!("room{}", i % 4))).collect();
+        let began = Instant::now();
+        host.signal(signal);
+        for socket in &mut sockets {
+            match socket.read().unwrap() {
+                Message::Close(Some(frame)) => assert_eq!(frame.code, CloseCode::Restart),
+                other => panic!("{other:?}"),
+            }
+            while socket.read().is_ok() {}
+        }
+        assert_eq!(host.wait(Duration::from_secs(3)), Some(0));
+        assert!(began.elapsed() < Duration::from_secs(3));
+    }
+}
+
+#[test]
+fn browsers_that_answer_nothing_do_not_keep_the_host_from_ending() {
+    let Some(mut host) = Host::start(&[]) else { return };
+    let _half_a_request = {
+        let mut stream = host.connect();
+        stream.write_all(b"GET /ws/mute HTTP/1.1\r\n").unwrap();
+        stream
+    };
+    let _mute: Vec<_> = (0..10).map(|_| host.join("mute")).collect();
+    host.signal("-TERM");
+    assert_eq!(host.wait(Duration::from_secs(3)), Some(0));
+}
+
+#[test]
+fn browsers_that_vanish_in_the_middle_of_writes_raise_no_sigpipe_and_disturb_nobody() {
+    const MESSAGES: usize = 10_000;
+    let Some(mut host) = Host::start(&["loops=2"]) else { return };
+    let status = fs::read_to_string(host.proc("status")).unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    let ignored = u64::from_str_radix(ignored.trim(), 16).unwrap();
+    assert_eq!(ignored & (1 << 12), 0, "SIGPIPE must be at its default for this test");
+    let (mut speaker, mut bystander) = (host.join("storm"), host.join("storm"));
+    let (done, vanished) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let vanishing = AtomicUsize::new(4);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !done.load(Relaxed) {
+                    let mut socket = host.join("storm");
+                    // Something has come and is not read: closing sends a reset.
+                    let _ = socket.get_mut().peek(&mut [0]);
+                    drop(socket);
+                    vanished.fetch_add(1, Relaxed);
+                }
+                vanishing.fetch_sub(1, Relaxed);
+            });
+        }
+        for first in (0..MESSAGES).step_by(20) {
+            for i in first..first + 20 {
+                speaker.send(Message::text(format!("{i}"))).unwrap();
+            }
+            for i in first..first + 20 {
+                assert_eq!(text(&mut bystander), format!("{i}"));
+            }
+        }
+        done.store(true, Relaxed);
+        // Whoever joined last waits for something to come.
+        while vanishing.load(Relaxed) > 0 {
+            speaker.send(Message::text("over")).unwrap();
+            thread::sleep(Duration::from_millis(5));
+        }
+    });
+    assert!(vanished.load(Relaxed) > 100, "{vanished:?} vanished");
+    host.assert_alive();
+}
+
+#[test]
+fn a_wrong_argument_is_told_and_nothing_starts() {
+    let Some(program) = program(Link::Shared) else { return };
+    let ini = build::library_folder().join("wrong.ini");
+    fs::write(&ini, "[wsredis]\nloops = 2\nmax-message-size = many\n").unwrap();
+    let file_line = format!("{}:3: ", ini.display());
+    let cases = [
+        (vec!["no-such-key=1"], "no-such-key"),
+        (vec!["loops=0"], "1 to 64"),
+        (vec!["loops=2", "loops=3"], "loops"),
+        (vec![ini.to_str().unwrap()], &file_line),
+        (vec!["no-such-file.ini"], "no-such-file.ini"),
+    ];
+    let mut texts = HashSet::new();
+    for (arguments, why) in cases {
+        let output = Command::new(&program).arg("0").args(&arguments).output().unwrap();
+        let text = build::text_of(&output);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
+        assert!(text.contains(why), "{arguments:?}: {text}");
+        assert!(texts.insert(text), "each says something of its own");
+    }
+    let output = Command::new(&program).output().unwrap();
+    assert!(build::text_of(&output).contains("usage: host PORT"));
+}

@@ -1,0 +1,90 @@
+#!/bin/bash
+# Runs the suites, all or those that are named, each within its time; ends with the closing lines of each.
+#
+#   tests/run.sh [rust] [uwsgi] [python] [browser] [install]
+#
+# Wants what `tests/setup.sh test` installs and `make all` builds; `make test` does both first. A test that is skipped here
+# has failed, because everything it could miss has been installed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+deps=$PWD/.deps
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+
+export PATH=$PATH:/usr/sbin
+export WSREDIS_REQUIRE_ALL=1
+export WSREDIS_LIBRARY=${WSREDIS_LIBRARY:-$PWD/target/release/libwsredis.so}
+export WSREDIS_UWSGI=/usr/bin/uwsgi
+export WSREDIS_PIP_UWSGI=$deps/uwsgi/bin/uwsgi
+export WSREDIS_PLAIN_UWSGI=$deps/uwsgi-plain/bin/uwsgi
+# The plugin in its usual place may be for another binary.
+export WSREDIS_PLUGIN=$PWD/uwsgi-plugin/build/debian/wsredis_plugin.so
+export PYTHONPATH=$PWD/tests:$PWD/python
+export PYTHONDONTWRITEBYTECODE=1
+
+# Thousands of sockets need as many descriptors. No more than that: uWSGI makes tables of the limit's size.
+hard=$(ulimit -Hn)
+if [ "$hard" = unlimited ] || [ "$hard" -gt 65536 ]; then
+    hard=65536
+fi
+ulimit -Sn "$hard"
+
+# On a terminal Ctrl-C must reach the tests; elsewhere the children of a suite that hangs must end with it.
+foreground=()
+if [ -t 0 ]; then
+    foreground=(--foreground)
+fi
+
+results=()
+failed=0
+
+# suite NAME SECONDS COMMAND…
+suite() {
+    local name=$1 seconds=$2 status=0 began=$SECONDS reader
+    shift 2
+    printf '\n==== %s (at most %s s)\n' "$name" "$seconds"
+    # Not a pipe: a process that a failed test leaves behind would hold it open for ever.
+    : >"$logs/$name"
+    tail -n +1 -s 0.2 -f "$logs/$name" &
+    reader=$!
+    timeout "${foreground[@]}" --kill-after=20 "$seconds" "$@" </dev/null >"$logs/$name" 2>&1 || status=$?
+    sleep 0.5
+    kill "$reader"
+    wait "$reader" 2>/dev/null || true
+    local took=$((SECONDS - began)) result
+    case $status in
+    0) result="passed in $took s" ;;
+    124 | 137) result="FAILED: not done within $seconds s" ;;
+    *) result="FAILED with status $status in $took s" ;;
+    esac
+    results+=("$name: $result")
+    # What cargo test and pytest say last.
+    mapfile -t -O "${#results[@]}" results < <(grep -E '^test result: |^=+ .* in [0-9.]+s.*=+$|^[0-9]+ passed, [0-9]+ failed$' "$logs/$name")
+    [ $status = 0 ] || failed=1
+}
+
+pytest=("$deps/venv/bin/python" -m pytest -p no_skips -p no:cacheprovider -ra)
+
+[ $# -gt 0 ] || set -- rust uwsgi python browser install
+for name in "$@"; do
+    case $name in
+    rust) suite rust 900 cargo test --locked --no-fail-fast ;;
+    uwsgi) suite uwsgi 600 "${pytest[@]}" tests/uwsgi ;;
+    python) suite python 180 "${pytest[@]}" python/tests ;;
+    browser)
+        mkdir -p "$(dirname "$WSREDIS_PLUGIN")"
+        OUT=$WSREDIS_PLUGIN uwsgi-plugin/build.sh "$WSREDIS_UWSGI"
+        suite browser 300 "${pytest[@]}" tests/browser
+        ;;
+    install) suite install 120 tests/install.sh ;;
+    *)
+        echo "there is no suite $name" >&2
+        exit 2
+        ;;
+    esac
+done
+
+printf '\n==== all suites\n'
+printf '%s\n' "${results[@]}"
+exit $failed

@@ -1,0 +1,136 @@
+#!/bin/bash
+# Installs what is missing, by name, and says so; what is there is left alone, so a second time is quick.
+#
+#   tests/setup.sh build [UWSGI]   a C compiler, and Debian's uWSGI with the headers that its own header asks for
+#   tests/setup.sh run             and what serves the example: uWSGI's Python plugin, Django in .deps/venv
+#   tests/setup.sh redis           and Debian's Redis server
+#   tests/setup.sh test            and everything that the tests drive: Redis, nginx, Chromium, valgrind, pip's uWSGI
+#
+# Debian's packages come by apt-get (with sudo where we are not root), Python's by pip into .deps/ of this tree, which git
+# ignores. Nothing else of the machine is changed. Python is always Debian's, because Debian's uWSGI embeds that one.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+deps=$PWD/.deps
+python=/usr/bin/python3
+
+# What a uWSGI binary of Debian lets its plugins include; uwsgi-dev would bring uWSGI's whole source besides.
+build_packages=(build-essential uwsgi-core python3 python3-distutils
+    libcap-dev libpcre3-dev libssl-dev uuid-dev zlib1g-dev)
+run_packages=(uwsgi-plugin-python3 python3-venv)
+redis_packages=(redis-server)
+# pip compiles its uWSGI: with the headers of PCRE it has internal routing.
+test_packages=(uwsgi-plugin-gevent-python3 uwsgi-plugin-greenlet-python3 python3-dev libpcre2-dev
+    nginx openssl pkg-config chromium strace valgrind)
+
+run_wheels=(django==5.2.* redis==8.*)
+test_wheels=(pytest==9.* websockets==17.* playwright==1.*)
+pip_uwsgi=uwsgi==2.0.31
+
+fail() {
+    echo "setup: $*" >&2
+    exit 1
+}
+
+# Who says how to install Rust is Rust; Debian 12's own is too old for this crate.
+need_rust() {
+    command -v cargo >/dev/null || fail "Rust is missing: install Rust 1.88 or newer, see https://rustup.rs" \
+        "(the rustc of Debian 12 is too old)"
+}
+
+is_installed() {
+    [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
+}
+
+need_packages() {
+    local name missing=()
+    for name in "$@"; do
+        is_installed "$name" || missing+=("$name")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    command -v apt-get >/dev/null || fail "this is no Debian; please install what these packages hold: ${missing[*]}"
+
+    local as_root=()
+    if [ "$(id -u)" != 0 ]; then
+        command -v sudo >/dev/null || fail "run as root: apt-get install ${missing[*]}"
+        as_root=(sudo)
+    fi
+    echo "setup: installing Debian packages: ${missing[*]}"
+    local apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300)
+    # A fresh machine has no lists of packages at all, an old one has lists of versions that are gone.
+    "${apt[@]}" update >/dev/null || fail "apt-get update failed"
+    "${apt[@]}" install --no-install-recommends "${missing[@]}" >/dev/null ||
+        fail "apt-get could not install: ${missing[*]}"
+}
+
+# need_venv NAME WHEEL…: the environment .deps/NAME with these packages. It remembers what it was asked for.
+need_venv() {
+    local venv=$deps/$1 wheel
+    shift
+    # One whose Python was upgraded away underneath it is made anew.
+    "$venv/bin/python" -c '' 2>/dev/null || {
+        rm -rf "$venv"
+        mkdir -p "$deps"
+        "$python" -m venv "$venv"
+    }
+    local missing=()
+    for wheel in "$@"; do
+        [ -e "$venv/.has-$wheel" ] || missing+=("$wheel")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    echo "setup: installing into ${venv#"$PWD/"} by pip: ${missing[*]}"
+    "$venv/bin/python" -m pip --quiet --disable-pip-version-check install "${missing[@]}" ||
+        fail "pip could not install: ${missing[*]}"
+    for wheel in "${missing[@]}"; do
+        touch "$venv/.has-$wheel"
+    done
+}
+
+# need_pip_uwsgi NAME ROUTING [PROFILE]: pip's uWSGI, compiled into .deps/NAME. Never from pip's cache: it may hold one that
+# was compiled with other headers around.
+need_pip_uwsgi() {
+    local venv=$deps/$1 routing=$2 profile=${3:-}
+    need_venv "$1"
+    if [ ! -x "$venv/bin/uwsgi" ] || [ ! -e "$venv/.has-$pip_uwsgi" ]; then
+        echo "setup: compiling $pip_uwsgi in ${venv#"$PWD/"} by pip (about a minute)"
+        env ${profile:+"UWSGI_PROFILE_OVERRIDE=$profile"} "$venv/bin/python" -m pip --quiet \
+            --disable-pip-version-check install --no-cache-dir --no-binary uwsgi "$pip_uwsgi" \
+            >"$deps/$1.log" 2>&1 || {
+            cat "$deps/$1.log" >&2
+            fail "pip could not compile $pip_uwsgi"
+        }
+        touch "$venv/.has-$pip_uwsgi"
+    fi
+    local found=no
+    case $("$venv/bin/uwsgi" --cflags) in *-DUWSGI_ROUTING*) found=yes ;; esac
+    [ "$found" = "$routing" ] || fail "$venv/bin/uwsgi: routing is $found, not $routing; remove $venv and try again"
+}
+
+case ${1:-} in
+build)
+    need_rust
+    # Somebody else's uWSGI brings its headers with it, or its own packages; Debian's must not be forced on its owner.
+    case $(command -v "${2:-uwsgi}" || true) in
+    '' | /usr/bin/* | /bin/*) need_packages "${build_packages[@]}" ;;
+    *) command -v cc >/dev/null || need_packages build-essential ;;
+    esac
+    ;;
+run)
+    need_packages "${build_packages[@]}" "${run_packages[@]}"
+    need_venv venv "${run_wheels[@]}"
+    ;;
+redis)
+    need_packages "${redis_packages[@]}"
+    ;;
+test)
+    need_rust
+    need_packages "${build_packages[@]}" "${run_packages[@]}" "${redis_packages[@]}" "${test_packages[@]}"
+    need_venv venv "${run_wheels[@]}" "${test_wheels[@]}"
+    need_pip_uwsgi uwsgi yes
+    need_pip_uwsgi uwsgi-plain no 'pcre=false;routing=false'
+    ;;
+*)
+    sed -n '2,/^[^#]/{s/^# \{0,1\}//p}' "$0" >&2
+    exit 2
+    ;;
+esac

@@ -1,0 +1,160 @@
+"""2,000 sockets on 20 channels in one worker: what they cost, and that nothing of them stays."""
+
+import contextlib
+import threading
+import time
+from pathlib import Path
+
+from harness import eventually, grant_path, many_descriptors, percentile, print_figures
+
+SOCKETS = 2000
+CHANNELS = [f'many:{i}' for i in range(20)]
+
+
+def descriptors(pid):
+    return len(list(Path(f'/proc/{pid}/fd').iterdir()))
+
+
+def resident(pid):
+    """Resident kilobytes."""
+    for line in Path(f'/proc/{pid}/status').read_text().splitlines():
+        if line.startswith('VmRSS:'):
+            return int(line.split()[1])
+
+
+def path_of(i):
+    return grant_path({'subscribe': [CHANNELS[i % len(CHANNELS)]]})
+
+
+class Visitor:
+    """Asks an ordinary page over and over, as another browser would."""
+
+    def __init__(self, made):
+        self.made = made
+        self.times = []
+        self.error = None
+        self.stopped = threading.Event()
+        self.thread = threading.Thread(target=self.run)
+
+    def run(self):
+        try:
+            while not self.stopped.wait(0.01):
+                begun = time.monotonic()
+                assert self.made.get('/').text == 'hello'
+                self.times.append((time.monotonic() - begun) * 1000)
+        except Exception as error:
+            self.error = error
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stopped.set()
+        self.thread.join()
+        assert self.error is None, self.error
+        assert len(self.times) > 10
+
+
+def close_all(browsers):
+    for browser in browsers:
+        browser.close()
+    browsers.clear()
+
+
+def subscriptions(redis):
+    return [count for _, count in redis.client.pubsub_numsub(*CHANNELS)]
+
+
+def test_2000_sockets_cost_a_descriptor_each_and_a_subscription_per_channel(debian, site, redis):
+    many_descriptors(SOCKETS + 1000)
+    made = site(debian, f'wsredis-redis-url = {redis.url}\n')
+    worker, browsers = made.workers()[0], []
+    with contextlib.ExitStack() as stack:
+        stack.callback(close_all, browsers)
+        # One of each channel first, so that the engine and its links are there.
+        browsers += [made.raw(path_of(i)) for i in range(20)]
+        eventually(lambda: subscriptions(redis) == [1] * 20, 'one subscription for each channel')
+        connections = len(redis.client.client_list())
+        constant, memory = descriptors(worker) - len(browsers), resident(worker)
+
+        with Visitor(made) as visitor:
+            begun = time.monotonic()
+            browsers += [made.raw(path_of(i)) for i in range(20, SOCKETS)]
+            took = time.monotonic() - begun
+            assert {browser.status for browser in browsers} == {101}
+            # The visitor may just have a connection of its own.
+            eventually(
+                lambda: descriptors(worker) - constant == SOCKETS, 'one descriptor for each socket'
+            )
+            assert subscriptions(redis) == [1] * 20
+            assert len(redis.client.client_list()) == connections
+            each = (resident(worker) - memory) * 1024 / (SOCKETS - 20)
+            assert made.stats()['sockets'] == SOCKETS
+
+            for channel in CHANNELS:
+                assert redis.client.publish(channel, channel) == 1
+            for i, browser in enumerate(browsers):
+                assert browser.message() == (1, CHANNELS[i % 20].encode())
+        print_figures(
+            '2,000 sockets on 20 channels',
+            handshakes_per_s=round((SOCKETS - 20) / took),
+            descriptors_besides=constant,
+            resident_bytes_per_socket=round(each),
+            visitor_p99_ms=round(percentile(visitor.times, 99), 1),
+            visitor_max_ms=round(max(visitor.times), 1),
+        )
+    eventually(lambda: descriptors(worker) == constant, 'no descriptor stays')
+    eventually(lambda: not redis.client.pubsub_channels(), 'no channel stays')
+
+
+def test_loops_have_one_subscription_per_channel_each(debian, site, redis):
+    many_descriptors(1000)
+    made = site(debian, f'wsredis-redis-url = {redis.url}\nwsredis-loops = 3\n')
+    browsers = []
+    try:
+        browsers += [made.raw(path_of(i)) for i in range(300)]
+        eventually(lambda: subscriptions(redis) == [3] * 20, 'three subscriptions for each channel')
+        for channel in CHANNELS:
+            redis.client.publish(channel, channel)
+        for i, browser in enumerate(browsers):
+            assert browser.message() == (1, CHANNELS[i % 20].encode())
+    finally:
+        close_all(browsers)
+
+
+def test_after_10000_joins_and_leaves_everything_is_back(debian, site, redis):
+    many_descriptors(2000)
+    made = site(debian, f'wsredis-redis-url = {redis.url}\n')
+    worker = made.workers()[0]
+
+    def join_and_leave(count):
+        browsers = []
+        try:
+            browsers += [made.raw(path_of(i)) for i in range(count)]
+            assert {browser.status for browser in browsers} == {101}
+        finally:
+            close_all(browsers)
+
+    def is_back():
+        return made.stats()['sockets'] == 0 and not redis.client.pubsub_channels()
+
+    # The first thousand fill what allocators and Python keep.
+    join_and_leave(500)
+    join_and_leave(500)
+    eventually(is_back, 'the first thousand have left')
+    before, memory = descriptors(worker), resident(worker)
+    with Visitor(made) as visitor:
+        for _ in range(40):
+            join_and_leave(250)
+        eventually(is_back, 'ten thousand have left')
+    eventually(lambda: descriptors(worker) == before, 'no descriptor stays')
+    grown = resident(worker) - memory
+    print_figures(
+        '10,000 joins and leaves',
+        resident_kB_before=memory,
+        grown_kB=grown,
+        visitor_p99_ms=round(percentile(visitor.times, 99), 1),
+    )
+    # A leak of 200 bytes a socket would be 2 MB.
+    assert grown < 2000

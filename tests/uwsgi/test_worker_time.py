@@ -1,0 +1,109 @@
+"""The bars of the worker: how soon it is free, and that it writes nothing to what it gave away."""
+
+import re
+import socket
+import subprocess
+import time
+
+import pytest
+
+from harness import (
+    eventually,
+    grant_path,
+    many_descriptors,
+    need_tool,
+    percentile,
+    print_figures,
+    upgrade,
+)
+
+PATH = grant_path({'subscribe': ['bar'], 'publish': ['bar']})
+RATE = 200
+SECONDS = 5
+
+
+def test_the_worker_is_idle_again_within_5_ms_at_200_handshakes_a_second(debian, site, redis):
+    """By uWSGI's clock, from the accepted connection to the end of the request."""
+    many_descriptors(RATE * SECONDS + 1000)
+    made = site(debian, f'wsredis-redis-url = {redis.url}\nlog-format = BUSY %(status) %(micros)\n')
+    browsers = []
+    try:
+        made.raw(PATH).close()
+        begun = time.monotonic()
+        for i in range(RATE * SECONDS):
+            # An open loop: a slow answer delays nobody's request, as with real browsers.
+            while (wait := begun + i / RATE - time.monotonic()) > 0:
+                time.sleep(wait)
+            browser = socket.create_connection(('127.0.0.1', made.port))
+            browser.sendall(upgrade(PATH))
+            browsers.append(browser)
+        rate = len(browsers) / (time.monotonic() - begun)
+        for browser in browsers:
+            assert browser.recv(4096).startswith(b'HTTP/1.1 101 ')
+    finally:
+        for browser in browsers:
+            browser.close()
+
+    def busy():
+        found = [int(micros) / 1000 for micros in re.findall(r'BUSY 101 (\d+)', made.log())]
+        return found if len(found) > RATE * SECONDS else None
+
+    times = eventually(busy, 'a log line for each handshake')
+    print_figures(
+        'worker busy per handshake',
+        handshakes=len(times),
+        per_second=round(rate),
+        p50_ms=percentile(times, 50),
+        p99_ms=percentile(times, 99),
+        max_ms=max(times),
+    )
+    assert rate > RATE * 0.95
+    assert percentile(times, 99) <= 5
+
+
+@pytest.mark.parametrize('front', ['http-socket', 'http11-socket'])
+@pytest.mark.parametrize('how', ['list', 'file', 'pieces'])
+def test_the_worker_writes_nothing_to_a_socket_that_it_gave_away(
+    debian, site, tmp_path, front, how
+):
+    made = site(debian, front=front)
+    made.raw(PATH).close()
+    worker = made.workers()[0]
+    trace = tmp_path / 'trace'
+    tracer = subprocess.Popen(
+        [
+            need_tool('strace'),
+            '-f',
+            '-yy',
+            '-o',
+            trace,
+            '-p',
+            str(worker),
+            '-e',
+            'trace=write,writev,pwritev,sendto,sendmsg,sendmmsg,sendfile,splice,shutdown,close',
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        said = tracer.stderr.readline()
+        if 'attached' not in said:
+            pytest.skip(f'strace may not attach here: {said}')
+        with made.raw(grant_path({'subscribe': ['a']}, how=how, body=50_000)) as browser:
+            assert browser.status == 101
+            made.get('/')
+            ours = browser.socket.getsockname()[1]
+            eventually(lambda: f':{ours}]' in trace.read_text(), 'the answer in the trace')
+            eventually(
+                lambda: len(re.findall('hello', trace.read_text())) > 0,
+                'the ordinary answer in the trace',
+            )
+            lines = trace.read_text().splitlines()
+    finally:
+        tracer.terminate()
+        tracer.wait()
+        tracer.stderr.close()
+    threads = {int(line.split()[0]) for line in lines if f':{ours}]' in line}
+    assert threads and worker not in threads, [line for line in lines if f':{ours}]' in line]
+    # The trace does see the worker's own writes: the ordinary answer.
+    assert [line for line in lines if line.startswith(str(worker)) and 'hello' in line]
