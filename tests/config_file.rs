@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use wsredis::config::{Config, OnGap, RedisAddress, keys};
+use wsredis::config::{Config, Keeper, OnGap, RedisAddress, keys};
 use wsredis::error::{Kind, Result};
 use wsredis::log::Level;
 
@@ -70,6 +70,8 @@ fn defaults_are_what_they_were() {
     let seconds = Duration::from_secs;
     assert_eq!(config.redis_url, None);
     assert_eq!(config.channel_prefix, "");
+    assert_eq!(config.keeper, Keeper::Auto);
+    assert_eq!(config.keeper_grace, seconds(10));
     assert_eq!(config.loops, 1);
     assert_eq!(config.read_batch, 256 << 10);
     assert_eq!(config.max_message_size, 64 << 10);
@@ -99,7 +101,18 @@ fn defaults_are_what_they_were() {
     assert_eq!(config.trusted_proxies, "");
     assert_eq!(config.stop_timeout, seconds(5));
     assert_eq!(config.log_level, Level::Info);
-    assert_eq!(keys().len(), 31);
+    assert_eq!(keys().len(), 33);
+}
+
+#[test]
+fn a_keeper_is_auto_off_or_an_absolute_path() {
+    assert_eq!(set("keeper", "off").unwrap().keeper, Keeper::Off);
+    assert_eq!(set("keeper", "/run/a").unwrap().keeper, Keeper::At("/run/a".into()));
+    let longest = format!("/{}", "a".repeat(106));
+    assert!(set("keeper", &longest).is_ok());
+    for wrong in ["", "on", "run/a", "/a\u{7f}", &format!("{longest}a")] {
+        assert!(set("keeper", wrong).is_err(), "{wrong}");
+    }
 }
 
 #[test]
@@ -136,7 +149,7 @@ fn every_range_of_numbers_holds_at_its_edges() {
         let text = set(key.name, &format!("{above}{}", &high[unit..])).unwrap_err();
         assert!(text.contains("out of range") && text.contains(key.range), "{text}");
     }
-    assert_eq!(ranges, 25);
+    assert_eq!(ranges, 26);
     assert!(set("max-message-size", "124").is_err());
     assert!(set("ping-interval", "99ms").is_err());
     assert_eq!(set("ping-interval", "0").unwrap().ping_interval, Duration::ZERO);

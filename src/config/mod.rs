@@ -13,7 +13,7 @@ mod value;
 
 pub use redis_url::{RedisAddress, RedisUrl};
 pub use table::{Config, keys, markdown};
-pub use value::{OnGap, is_origin, shown};
+pub use value::{Keeper, OnGap, is_origin, shown};
 
 use std::fmt;
 use std::path::Path;
@@ -82,11 +82,13 @@ impl Config {
     pub fn check(&self, processes: u32) -> Result<Vec<String>> {
         let wrong = |text: String| Err(Error::new(Kind::Config, text));
         let mut warnings = Vec::new();
+        let kept = matches!(self.keeper, Keeper::At(_));
         match &self.redis_url {
-            None if processes > 1 => {
+            None if processes > 1 && !kept => {
                 return wrong(format!(
-                    "without redis-url messages stay inside one process, and there are \
-                     {processes}: set redis-url (redis://127.0.0.1:6379), or run a single process"
+                    "without redis-url and without a keeper messages stay inside one process, and \
+                     there are {processes}: set redis-url (redis://127.0.0.1:6379), let a keeper \
+                     hold the sockets (keeper), or run a single process"
                 ));
             }
             None => {}

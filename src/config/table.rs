@@ -8,7 +8,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::{Key, OnGap, RedisUrl, value};
+use super::{Keeper, Key, OnGap, RedisUrl, value};
 use crate::log::Level;
 
 /// Makes `Config`, its defaults and the rows of the table from one list of
@@ -80,6 +80,10 @@ table! {
         "The Redis or Valkey server; none: the embedded broker, for a single process.";
     channel_prefix: String = "", channel_prefix in "up to 128 bytes",
         "Put before every channel on Redis, unseen by browsers: keeps sites on one server apart.";
+    keeper: Keeper = "auto", keeper in "auto, off or an absolute path",
+        "The process that holds the sockets; auto: one of this uWSGI; a path: where one listens.";
+    keeper_grace: Duration = "10s", time in "100ms to 1h",
+        "How long a keeper waits for its uWSGI to come back before it closes its sockets and ends.";
     loops: usize = "1", count in "1 to 64",
         "Threads that hold sockets; each has its own Redis connections.";
     read_batch: usize = "256k", size in "4k to 16m",
@@ -123,7 +127,7 @@ table! {
     on_gap: OnGap = "close", on_gap in "close or ignore",
         "What happens to sockets without the envelope when messages may be lost; close: with 1012.";
     gap_spread: Duration = "2s", time in "0 to 5m",
-        "Time over which the closes of on-gap are spread: browsers must not all return at once.";
+        "Time over which closes are spread that strike many: browsers must not all return at once.";
     redis_connect_timeout: Duration = "5s", time in "100ms to 1m",
         "How long connecting to Redis and logging in may take.";
     redis_ping_interval: Duration = "5s", time in "100ms to 10m",

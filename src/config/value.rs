@@ -5,6 +5,7 @@
 //! text.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::RedisUrl;
@@ -20,6 +21,18 @@ pub enum OnGap {
     Close,
     /// It is counted.
     Ignore,
+}
+
+/// Where the engine runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Keeper {
+    /// The host decides: the uWSGI plugin starts a keeper where there is a master; the library alone
+    /// runs the engine in the calling process.
+    Auto,
+    /// In the calling process.
+    Off,
+    /// In the keeper that listens at this path.
+    At(PathBuf),
 }
 
 /// A plain number.
@@ -109,6 +122,27 @@ pub(super) fn channel_prefix(text: &str, _range: &str) -> Parsed<String> {
         return Err("it holds a control character".to_owned());
     }
     Ok(text.to_owned())
+}
+
+/// The longest path of a unix socket, without its NUL.
+const MAX_SOCKET_PATH: usize = 107;
+
+/// `auto`, `off`, or the absolute path of a keeper's socket.
+pub(super) fn keeper(text: &str, range: &str) -> Parsed<Keeper> {
+    match text {
+        "auto" => Ok(Keeper::Auto),
+        "off" => Ok(Keeper::Off),
+        path if !path.starts_with('/') => {
+            Err(format!("{} is no absolute path; {range}", shown(text)))
+        }
+        path if path.len() > MAX_SOCKET_PATH => {
+            Err(format!("the path has {} bytes; up to {MAX_SOCKET_PATH}", path.len()))
+        }
+        path if path.chars().any(char::is_control) => {
+            Err("it holds a control character".to_owned())
+        }
+        path => Ok(Keeper::At(path.into())),
+    }
 }
 
 /// `close` or `ignore`.

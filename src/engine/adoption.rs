@@ -14,7 +14,7 @@ use mio::{Interest, Token};
 
 use super::event_loop::{EventLoop, Timer};
 use super::events::Event;
-use super::inbox::Adoption;
+use super::inbox::{Adoption, Newcomer};
 use crate::cause::{Cause, Refusal};
 use crate::config::OnGap;
 use crate::grant::{Format, Grant};
@@ -50,7 +50,8 @@ impl Rights {
 
 impl EventLoop {
     /// Takes a socket over. Whatever happens here, its browser gets an HTTP answer.
-    pub(super) fn adopt(&mut self, mut adoption: Adoption) {
+    pub(super) fn adopt(&mut self, newcomer: Newcomer) {
+        let Newcomer { mut adoption, grant, envelope } = newcomer;
         let fd = adoption.fd.as_raw_fd();
         let key = Key::new(self.adopted, self.sockets.vacant_key());
         self.adopted += 1;
@@ -67,12 +68,12 @@ impl EventLoop {
         let admitted = match &ready {
             Ok(()) if self.stop_by.is_some() => Err("the engine is stopping"),
             Ok(()) => {
-                let (user, address) = (adoption.grant.user.as_deref(), &adoption.remote_address);
+                let (user, address) = (grant.user.as_deref(), &adoption.remote_address);
                 self.shared.admission.enter(fd, user, address)
             }
             Err(_) => Err("the kernel refused to watch the descriptor"),
         };
-        let rights = Rights::of(&adoption.grant, &adoption);
+        let rights = Rights::of(&grant, &adoption);
         let answer = std::mem::take(&mut adoption.answer);
         let mut socket = Socket::new(adoption.fd, key, rights, answer, self.now);
         if let Err(why) = admitted {
@@ -88,7 +89,7 @@ impl EventLoop {
             }
         } else {
             socket.admitted = true;
-            self.join(&mut socket, &adoption.grant, adoption.envelope);
+            self.join(&mut socket, &grant, envelope);
         }
         let is_held = socket.phase == Phase::Held;
         self.sockets.insert(socket);

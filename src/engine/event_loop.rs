@@ -17,10 +17,11 @@ use mio::unix::SourceFd;
 use mio::{Events, Poll, Token};
 use slab::Slab;
 
+use super::events;
 use super::inbox::{Command, Who, Wire};
 use super::links::Links;
+use super::local::Shared;
 use super::stats::Counters;
-use super::{Shared, events};
 use crate::cause::Cause;
 use crate::echo::Notes;
 use crate::error::Result;
@@ -417,7 +418,7 @@ impl EventLoop {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Adopt(adoption) => self.adopt(*adoption),
+            Command::Adopt(newcomer) => self.adopt(*newcomer),
             Command::Publish(channel, payload) => self.publish_for_host(&channel, &payload),
             Command::Send(key, payload) => self.send_to(key, &payload),
             Command::Kick(who) => self.kick(&who),

@@ -241,8 +241,10 @@ impl EventLoop {
             port.unpublished.set(links.publisher.waiting_bytes() as u64);
         }
         // Only now: whoever asks meanwhile counts it twice rather than not at all.
-        port.publishing
-            .fetch_sub(super::size_of_publish(&self.shared.config, channel, payload), SeqCst);
+        port.publishing.fetch_sub(
+            super::local::size_of_publish(&self.shared.config, channel, payload),
+            SeqCst,
+        );
         if published.is_err() {
             self.shared.log.limited(Level::Error, "publish_full", || {
                 "wsredis: a message of the host was not published: publish-queue-limit is reached".into()

@@ -12,26 +12,53 @@ use std::os::fd::OwnedFd;
 use mio::Waker;
 use parking_lot::Mutex;
 
+use crate::config::Config;
+use crate::error::{Error, Kind, Result};
 use crate::grant::Grant;
 use crate::socket::Key;
+use crate::ws::{envelope, handshake};
 
-/// A socket that the host hands over, with everything the loop needs to know.
+/// A socket that the host hands over, with everything that the engine needs to know.
 #[derive(Debug)]
 pub struct Adoption {
     /// The connection.
     pub fd: OwnedFd,
-    /// What it may hear and say.
-    pub grant: Grant,
+    /// What it may hear and say, JSON.
+    pub grant: Vec<u8>,
     /// The HTTP answer to be written, a 101.
     pub answer: Vec<u8>,
-    /// The subprotocol that the answer names is the envelope's.
-    pub envelope: bool,
     /// What the browser sent behind its request.
     pub leftover: Vec<u8>,
     /// Where the browser is.
     pub remote_address: String,
+    /// The request's Host.
+    pub host: String,
+    /// A digest of the request's path; 0 if none.
+    pub path_digest: u64,
     /// Returns every message as it came.
     pub mirror: bool,
+}
+
+impl Adoption {
+    /// The grant, and whether the answer agreed on the envelope; or why it can not be adopted.
+    pub fn check(&self, config: &Config) -> Result<(Grant, bool)> {
+        let grant = Grant::parse(&self.grant, config.max_channels_per_socket)?;
+        if self.mirror && grant != Grant::default() {
+            return Err(Error::new(Kind::Invalid, "a mirror has the grant {}"));
+        }
+        let subprotocol = handshake::subprotocol_of(&self.answer)?;
+        let envelope = !self.mirror && subprotocol.as_deref() == Some(envelope::PROTOCOL);
+        Ok((grant, envelope))
+    }
+}
+
+/// An adoption that was checked.
+#[derive(Debug)]
+pub(super) struct Newcomer {
+    pub adoption: Adoption,
+    pub grant: Grant,
+    /// The subprotocol that the answer names is the envelope's.
+    pub envelope: bool,
 }
 
 /// Whose sockets are meant.
@@ -49,7 +76,7 @@ pub enum Who {
 
 /// One of a loop's links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Wire {
+pub(super) enum Wire {
     /// The one that hears.
     Subscriber,
     /// The one that speaks.
@@ -58,9 +85,9 @@ pub enum Wire {
 
 /// What another thread may ask of a loop.
 #[derive(Debug)]
-pub enum Command {
+pub(super) enum Command {
     /// Take a socket.
-    Adopt(Box<Adoption>),
+    Adopt(Box<Newcomer>),
     /// Publish a message of the host.
     Publish(String, Vec<u8>),
     /// Send to one socket only.
@@ -75,7 +102,7 @@ pub enum Command {
 
 /// A loop's queue of commands.
 #[derive(Debug)]
-pub struct Inbox {
+pub(super) struct Inbox {
     /// `None` once the loop has ended: nobody would look.
     commands: Mutex<Option<VecDeque<Command>>>,
     limit: usize,
@@ -89,7 +116,7 @@ impl Inbox {
     }
 
     /// Queues a command, or gives it back if the inbox is full or the loop has ended.
-    pub fn push(&self, command: Command) -> Result<(), Command> {
+    pub fn push(&self, command: Command) -> std::result::Result<(), Command> {
         self.push_below(self.limit, command)
     }
 
@@ -98,7 +125,7 @@ impl Inbox {
         let _ = self.push_below(usize::MAX, command);
     }
 
-    fn push_below(&self, limit: usize, command: Command) -> Result<(), Command> {
+    fn push_below(&self, limit: usize, command: Command) -> std::result::Result<(), Command> {
         let was_empty = {
             let mut commands = self.commands.lock();
             let Some(commands) = commands.as_mut().filter(|commands| commands.len() < limit) else {

@@ -251,7 +251,7 @@ impl EventLoop {
 }
 
 /// Looks a host up on a thread of its own: the system's resolver blocks, and the loop must not.
-fn look_up(shared: Arc<super::Shared>, number: usize, wire: Wire, host: (String, u16)) {
+fn look_up(shared: Arc<super::local::Shared>, number: usize, wire: Wire, host: (String, u16)) {
     let failed = Arc::clone(&shared);
     let spawned = thread::Builder::new().name("wsredis-lookup".into()).spawn(move || {
         sys::block_signals();

@@ -11,10 +11,8 @@ use super::guard::{
 };
 use crate::engine::{Adoption, Engine, Event, Who};
 use crate::error::{Error, Kind, Result};
-use crate::grant::Grant;
 use crate::log::{Level, Log};
 use crate::sys;
-use crate::ws::{envelope, handshake};
 
 /// What holds the sockets. Made by `wsredis_engine_start`, freed by `wsredis_engine_free`. It
 /// belongs to the process that started it: after a fork, in the child, its functions return
@@ -161,29 +159,27 @@ pub unsafe extern "C" fn wsredis_engine_adopt(
         // SAFETY: the caller's promise.
         let (engine, a) = unsafe { (engine_of(engine)?, read_sized(adoption, "adoption")?) };
         // SAFETY: the caller's promise.
-        let (grant, answer, leftover, address) = unsafe {
+        let (grant, answer, leftover, address, host) = unsafe {
             (
                 slice(a.grant.cast::<u8>(), a.grant_len, "grant")?,
                 slice(a.answer.cast::<u8>(), a.answer_len, "answer")?,
                 slice(a.leftover, a.leftover_len, "leftover")?,
                 text(a.remote_address, a.remote_address_len, "remote_address")?,
+                text(a.host, a.host_len, "host")?,
             )
         };
-        // SAFETY: the caller's promise.
-        unsafe { text(a.host, a.host_len, "host")? };
-        let grant = Grant::parse(grant, engine.config().max_channels_per_socket)?;
-        if a.mirror > 1 || (a.mirror == 1 && grant != Grant::default()) {
-            return Err(Error::new(Kind::Invalid, "mirror is 0, or 1 with the grant {}"));
+        if a.mirror > 1 {
+            return Err(Error::new(Kind::Invalid, "mirror is 0 or 1"));
         }
-        let subprotocol = handshake::subprotocol_of(answer)?;
         sys::check_stream_socket(a.fd)?;
         let adoption = Adoption {
             fd: sys::own(a.fd),
-            grant,
+            grant: grant.to_vec(),
             answer: answer.to_vec(),
-            envelope: a.mirror == 0 && subprotocol.as_deref() == Some(envelope::PROTOCOL),
             leftover: leftover.to_vec(),
             remote_address: address.to_owned(),
+            host: host.to_owned(),
+            path_digest: a.path_digest,
             mirror: a.mirror == 1,
         };
         engine.adopt(adoption).map_err(|(error, adoption)| {
@@ -320,7 +316,7 @@ pub unsafe extern "C" fn wsredis_engine_stats(
     guard(|| {
         // SAFETY: the caller's promise.
         unsafe {
-            let stats = engine_of(engine)?.stats();
+            let stats = engine_of(engine)?.stats()?;
             copy_whole(stats.as_bytes(), buf, buf_len, out_len)
         }
     })
@@ -411,7 +407,7 @@ pub unsafe extern "C" fn wsredis_engine_next_event(
         // SAFETY: the caller's promise.
         let (engine, size) =
             unsafe { (engine_of(engine)?, size_at(out_event, EVENT_SIZE, "out_event")?) };
-        let event = engine.next_event();
+        let event = engine.next_event()?;
         let event = event.ok_or_else(|| Error::new(Kind::NotFound, "no event waits"))?;
         // SAFETY: the caller's promise.
         unsafe { write_sized(out_event, size, &converted(event)) };

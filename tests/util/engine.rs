@@ -11,7 +11,6 @@ use serde_json::Value;
 use wsredis::config::Config;
 use wsredis::engine::{Adoption, Engine, Who};
 use wsredis::error::{Error, Kind};
-use wsredis::grant::Grant;
 use wsredis::log::{Level, Log};
 
 use super::{Browser, wait_until};
@@ -108,14 +107,19 @@ impl Bench {
 
     /// What a host would hand over for `offer`.
     pub fn adoption(&self, fd: OwnedFd, offer: Offer<'_>) -> Adoption {
-        let max = self.engine.config().max_channels_per_socket;
+        let mut answer = ANSWER.to_owned();
+        if offer.envelope {
+            let line = answer.len() - 2;
+            answer.insert_str(line, "Sec-WebSocket-Protocol: wsredis.v1\r\n");
+        }
         Adoption {
             fd,
-            grant: Grant::parse(offer.grant.as_bytes(), max).unwrap(),
-            answer: ANSWER.into(),
-            envelope: offer.envelope,
+            grant: offer.grant.into(),
+            answer: answer.into(),
             leftover: offer.leftover.into(),
             remote_address: offer.address.into(),
+            host: String::new(),
+            path_digest: 0,
             mirror: offer.mirror,
         }
     }
@@ -173,7 +177,7 @@ impl Bench {
     /// A counter, by its name or, like `closed/slow`, by its table's and its own.
     #[track_caller]
     pub fn stat(&self, name: &str) -> u64 {
-        let stats: Value = serde_json::from_str(&self.engine.stats()).unwrap();
+        let stats: Value = serde_json::from_str(&self.engine.stats().unwrap()).unwrap();
         let pointer = format!("/{name}");
         stats.pointer(&pointer).and_then(Value::as_u64).unwrap_or_else(|| panic!("no {name}"))
     }
