@@ -128,7 +128,8 @@ impl WriteQueue {
         let begun = now.wrapping_sub(state.age.into());
         let mut answer = state.bytes;
         let frames = answer.split_off(answer.len().min(state.handshake as usize));
-        for (bytes, from, channel) in [(answer, 0, HANDSHAKE), (frames, state.written, NO_CHANNEL)] {
+        for (bytes, from, channel) in [(answer, 0, HANDSHAKE), (frames, state.written, NO_CHANNEL)]
+        {
             let to = bytes.len() as u32;
             if from < to {
                 queue.push(&Segment::new(bytes), (from, to), channel, begun);

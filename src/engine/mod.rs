@@ -5,15 +5,18 @@
 
 mod admission;
 mod adoption;
+mod commands;
 mod embedded;
 mod event_loop;
 mod events;
 mod fanout;
+mod ids;
 mod inbound;
 mod inbox;
 mod links;
 mod local;
 mod stats;
+mod transfer;
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -22,6 +25,7 @@ pub use events::Event;
 pub use inbox::{Adoption, Who};
 pub use local::Local;
 pub use stats::Refusals;
+pub use transfer::{EngineState, LoopState};
 
 use crate::config::Config;
 use crate::error::{Error, Result};

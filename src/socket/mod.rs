@@ -73,11 +73,12 @@ pub enum Phase {
     Ending,
 }
 
-/// What the grant lets this socket do, for as long as it lives.
+/// What the grant lets this socket do, for as long as it lives. Its loop shares the names of channels;
+/// on its way to another process it has its own.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Rights {
+pub struct Rights<Name = Rc<str>> {
     /// Where its messages go.
-    pub publish: Box<[Rc<str>]>,
+    pub publish: Box<[Name]>,
     /// JSON that is put around its messages.
     pub sender: Option<Box<str>>,
     /// Does it hear its own messages?
@@ -180,6 +181,11 @@ impl Socket {
     /// Holds the answer back until [`Socket::release`], or until `at` at most.
     pub fn hold_until(&mut self, at: Millis) {
         self.limit_at = at;
+    }
+
+    /// Until when it is held at most.
+    pub fn held_until(&self) -> Millis {
+        self.limit_at
     }
 
     /// Lets the answer go.

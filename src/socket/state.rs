@@ -3,6 +3,7 @@
 //!
 //! Times are differences: the clocks of two loops have nothing in common.
 
+use std::ops::Deref;
 use std::os::fd::OwnedFd;
 
 use serde::{Deserialize, Serialize};
@@ -29,7 +30,7 @@ pub struct SocketState {
     phase: Phase,
     admitted: bool,
     cause: Option<Cause>,
-    rights: Rights,
+    rights: Rights<Box<str>>,
     queue: QueueState,
     pong: Option<Box<[u8]>>,
     heard_ago: u64,
@@ -37,6 +38,22 @@ pub struct SocketState {
     pinged_ago: Option<u64>,
     expires_in: Option<u64>,
     limit_in: u64,
+}
+
+impl<Name: Deref<Target = str>> Rights<Name> {
+    /// The same rights with names of another type.
+    fn renamed<Other: for<'a> From<&'a str>>(self) -> Rights<Other> {
+        Rights {
+            publish: self.publish.iter().map(|name| Other::from(name)).collect(),
+            sender: self.sender,
+            echo: self.echo,
+            mirror: self.mirror,
+            heartbeat: self.heartbeat,
+            user: self.user,
+            session: self.session,
+            address: self.address,
+        }
+    }
 }
 
 impl Socket {
@@ -61,7 +78,7 @@ impl Socket {
             phase: self.phase,
             admitted: self.admitted,
             cause: self.cause,
-            rights: *self.rights,
+            rights: self.rights.renamed(),
             queue: self.queue.export(frame::boundary_before, now),
             pong: self.pong,
             heard_ago: now - self.heard_at,
@@ -88,7 +105,7 @@ impl Socket {
             pinged_at: state.pinged_ago.map(|ago| now.saturating_sub(ago)),
             expires_at: state.expires_in.map(|left| now.saturating_add(left)),
             limit_at: now.saturating_add(state.limit_in),
-            ..Socket::new(fd, key, state.rights, Vec::new(), now)
+            ..Socket::new(fd, key, state.rights.renamed(), Vec::new(), now)
         }
     }
 }
