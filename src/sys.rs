@@ -171,8 +171,7 @@ fn packet_socket(path: &Path) -> io::Result<(OwnedFd, libc::sockaddr_un)> {
     let mut address: libc::sockaddr_un = unsafe { zeroed() };
     address.sun_family = libc::AF_UNIX as libc::sa_family_t;
     let bytes = path.as_os_str().as_bytes();
-    // The last byte stays the terminating zero; a zero at the beginning would be another kind.
-    let most = address.sun_path.len() - 1;
+    let most = address.sun_path.len() - 1; // and the terminating zero
     if bytes.is_empty() || bytes.len() > most || bytes.contains(&0) {
         let what = format!("the path of a socket has 1 to {most} bytes: choose a shorter one");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
@@ -185,8 +184,8 @@ fn packet_socket(path: &Path) -> io::Result<(OwnedFd, libc::sockaddr_un)> {
     Ok((made(unsafe { libc::socket(libc::AF_UNIX, kind, 0) })?, address))
 }
 
-/// Listens at `path`, which must not exist yet and which nobody but its owner can open, from its
-/// first moment on. AddrInUse: there is something at `path`.
+/// Listens at `path`, which from its first moment on nobody but its owner can open; never waits.
+/// AddrInUse: there is something at `path`.
 pub fn packet_listen(path: &Path) -> io::Result<OwnedFd> {
     let (socket, address) = packet_socket(path)?;
     let (fd, len) = (socket.as_raw_fd(), size_of_val(&address) as libc::socklen_t);
@@ -229,12 +228,12 @@ pub fn peer_credentials(fd: &impl AsRawFd) -> io::Result<(u32, u32)> {
     Ok((peer.pid as u32, peer.uid))
 }
 
-/// Sends one message, the slices one behind the other, with at most [`MAX_DESCRIPTORS`] descriptors
-/// of which the receiver gets copies; never waits. It goes whole or, with an error, not at all.
+/// Sends one message, the slices one behind the other, with copies of at most [`MAX_DESCRIPTORS`]
+/// descriptors; never waits. It goes whole or, with an error, not at all.
 ///
 /// WouldBlock: the receiver has not read yet what it has. EMSGSIZE: more than the socket's send
-/// buffer. ETOOMANYREFS: this user has too many descriptors on their way. An empty message is
-/// InvalidInput: it would look like the end of the connection.
+/// buffer. ETOOMANYREFS: this user has too many descriptors on their way. InvalidInput: too many
+/// descriptors, or no bytes, which would look like the end of the connection.
 pub fn send_packet(fd: &impl AsRawFd, bytes: &[&[u8]], descriptors: &[RawFd]) -> io::Result<()> {
     if descriptors.len() > MAX_DESCRIPTORS || bytes.iter().all(|slice| slice.is_empty()) {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -459,7 +458,7 @@ pub fn user_id() -> u32 {
 
 /// A program to be started apart from the calling process.
 pub struct Launch<'a> {
-    /// The program, by its path, and its arguments.
+    /// The path of the program, and its arguments.
     pub argv: &'a [CString],
     /// The whole environment.
     pub env: &'a [(OsString, OsString)],
@@ -482,22 +481,22 @@ pub fn launch(launch: Launch<'_>) -> io::Result<()> {
     launch.user.map(|(user, group)| command.uid(user).gid(group));
     // SAFETY: `set_apart` allocates nothing and takes no lock of ours.
     unsafe { command.pre_exec(set_apart) };
-    // std panics if a program can not be started in a host that ignores SIGCHLD: it finds nobody
-    // to wait for.
+    // std panics if a program can not be started where SIGCHLD is ignored: nobody to wait for.
     let spawned = catch_unwind(AssertUnwindSafe(|| command.spawn()))
         .unwrap_or_else(|_| Err(io::Error::other("the program can not be started")));
-    // The process in between is over; that somebody else has reaped it is no error.
-    let _ = spawned?.wait();
+    let _ = spawned?.wait(); // for the process in between; somebody else may have reaped it
     Ok(())
 }
 
 /// Runs in the new process, before its exec; makes only calls that are safe after a fork.
 fn set_apart() -> io::Result<()> {
-    // SAFETY: integers, and a set of which all zeros are the empty one. The forking process was
-    // just forked, so it has one thread and nobody holds a lock of libc.
+    // SAFETY: integers, and zeros that are the kernel's default disposition and the empty set. The
+    // forking process was just forked, so it has one thread and nobody holds a lock of libc.
     unsafe {
         for signal in 1..=64 {
-            libc::signal(signal, libc::SIG_DFL);
+            // Not by libc: it refuses those that it keeps for itself, 32 and 33.
+            let default = [0u64; 4];
+            libc::syscall(libc::SYS_rt_sigaction, signal, &raw const default, null_mut::<u8>(), 8);
         }
         let none: libc::sigset_t = zeroed();
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, null_mut());
@@ -514,4 +513,419 @@ fn set_apart() -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, PipeReader, PipeWriter, Read, pipe};
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// A folder for one test, which ends with it.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new() -> Folder {
+            let folder = std::env::temp_dir().join(format!("wsredis-sys-{:016x}", random()));
+            fs::create_dir(&folder).unwrap();
+            Folder(folder)
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.0.join(name)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// Both ends of a connection: who connected, who accepted.
+    fn connection() -> (OwnedFd, OwnedFd) {
+        let folder = Folder::new();
+        let listener = packet_listen(&folder.path("door")).unwrap();
+        let host = packet_connect(&folder.path("door")).unwrap();
+        (host, packet_accept(&listener).unwrap())
+    }
+
+    /// Is nobody left who could write into the pipe?
+    fn is_over(reader: &mut PipeReader) -> bool {
+        wait_readable(reader, 0).unwrap() && reader.read(&mut [0]).unwrap() == 0
+    }
+
+    fn fails<T>(result: io::Result<T>) -> io::Error {
+        result.err().expect("it fails")
+    }
+
+    /// Runs `act`, which changes what belongs to a process, as the only test of a process of its
+    /// own: `name` is this test's.
+    fn in_a_process(name: &str, act: impl FnOnce()) {
+        const VARIABLE: &str = "WSREDIS_TEST_IN_A_PROCESS";
+        if std::env::var_os(VARIABLE).is_some() {
+            return act();
+        }
+        let mut tests = Command::new(std::env::current_exe().unwrap());
+        tests.args(["--exact", &format!("sys::tests::{name}"), "--nocapture"]).env(VARIABLE, "1");
+        let output = tests.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && text.contains("1 passed"),
+            "{text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+
+    #[test]
+    fn a_message_arrives_whole_with_its_descriptors_in_order() {
+        let (host, keeper) = connection();
+        let mut pipes: Vec<_> = (0..MAX_DESCRIPTORS).map(|_| pipe().unwrap()).collect();
+        let numbers: Vec<_> = pipes.iter().map(|(_, writer)| writer.as_raw_fd()).collect();
+        send_packet(&host, &[b"ab", b"", b"c"], &numbers).unwrap();
+        send_packet(&host, &[b"next"], &[]).unwrap();
+
+        let mut buffer = [0; 8];
+        let received = receive_packet(&keeper, &mut buffer).unwrap();
+        assert_eq!((&buffer[..received.len], received.is_cut), (&b"abc"[..], false));
+        assert_eq!(received.descriptors.len(), MAX_DESCRIPTORS);
+        for (n, (fd, (reader, _))) in received.descriptors.into_iter().zip(&mut pipes).enumerate() {
+            // SAFETY: fcntl with integer arguments on a descriptor we own.
+            let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFD) };
+            assert_eq!(flags, libc::FD_CLOEXEC);
+            PipeWriter::from(fd).write_all(&[n as u8]).unwrap();
+            let mut byte = [0];
+            reader.read_exact(&mut byte).unwrap();
+            assert_eq!(byte, [n as u8]);
+        }
+        // Neither end kept a copy.
+        for (mut reader, writer) in pipes {
+            drop(writer);
+            assert!(is_over(&mut reader));
+        }
+
+        let received = receive_packet(&keeper, &mut buffer).unwrap();
+        assert_eq!((&buffer[..received.len], received.descriptors.len()), (&b"next"[..], 0));
+        let nothing = fails(receive_packet(&keeper, &mut buffer));
+        assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
+        drop(host);
+        let end = receive_packet(&keeper, &mut buffer).unwrap();
+        assert_eq!((end.len, end.descriptors.len(), end.is_cut), (0, 0, false));
+        assert_eq!(fails(send_packet(&keeper, &[b"a"], &[])).kind(), ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn what_can_not_be_a_message_is_refused() {
+        let (host, keeper) = connection();
+        let numbers = [host.as_raw_fd(); MAX_DESCRIPTORS + 1];
+        assert_eq!(fails(send_packet(&host, &[b"a"], &numbers)).kind(), ErrorKind::InvalidInput);
+        assert_eq!(fails(send_packet(&host, &[b""], &[])).kind(), ErrorKind::InvalidInput);
+        let closed = fails(send_packet(&host, &[b"a"], &[-1]));
+        assert_eq!(closed.raw_os_error(), Some(libc::EBADF));
+        let large = fails(send_packet(&host, &[&vec![0; 16 << 20]], &[]));
+        assert_eq!(large.raw_os_error(), Some(libc::EMSGSIZE));
+        assert_eq!(fails(receive_packet(&keeper, &mut [0])).kind(), ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn a_message_that_is_cut_says_so_and_leaks_nothing() {
+        let (host, keeper) = connection();
+        let (mut reader, writer) = pipe().unwrap();
+        send_packet(&host, &[b"abc"], &[writer.as_raw_fd()]).unwrap();
+        let mut buffer = [0; 2];
+        let received = receive_packet(&keeper, &mut buffer).unwrap();
+        assert_eq!((received.len, &buffer, received.is_cut), (2, b"ab", true));
+        assert_eq!(received.descriptors.len(), 1);
+        drop(received);
+
+        // Three more than `send_packet` sends, as many as the kernel takes.
+        let numbers = [writer.as_raw_fd(); 253];
+        let mut control = [0u64; 2 + 253usize.div_ceil(2)];
+        // SAFETY: as in `send_packet`, with room for 253 descriptors.
+        let sent = unsafe {
+            let slice = IoSlice::new(b"a");
+            let mut message: libc::msghdr = zeroed();
+            message.msg_iov = (&raw const slice).cast_mut().cast();
+            message.msg_iovlen = 1;
+            message.msg_control = control.as_mut_ptr().cast();
+            message.msg_controllen = libc::CMSG_LEN(size_of_val(&numbers) as u32) as _;
+            let header = libc::CMSG_FIRSTHDR(&raw const message);
+            (*header).cmsg_level = SOL_SOCKET;
+            (*header).cmsg_type = SCM_RIGHTS;
+            (*header).cmsg_len = message.msg_controllen;
+            libc::CMSG_DATA(header).cast::<RawFd>().copy_from(numbers.as_ptr(), numbers.len());
+            libc::sendmsg(host.as_raw_fd(), &raw const message, SEND)
+        };
+        assert_eq!(sent, 1);
+        let received = receive_packet(&keeper, &mut buffer).unwrap();
+        assert_eq!((received.descriptors.len(), received.is_cut), (MAX_DESCRIPTORS, true));
+        drop(writer);
+        assert!(!wait_readable(&reader, 0).unwrap());
+        drop(received);
+        assert!(is_over(&mut reader));
+    }
+
+    #[test]
+    fn a_receiver_that_does_not_read_makes_the_sender_wait_for_it() {
+        let (host, keeper) = connection();
+        let message = [7; 1000];
+        let mut sent = 0;
+        let full = loop {
+            match send_packet(&host, &[&message], &[]) {
+                Ok(()) => sent += 1,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(full.kind(), ErrorKind::WouldBlock);
+        assert!(!wait_writable(&host, 0).unwrap());
+        for _ in 0..sent {
+            assert_eq!(receive_packet(&keeper, &mut [0; 1000]).unwrap().len, message.len());
+        }
+        assert!(wait_writable(&host, 0).unwrap());
+    }
+
+    #[test]
+    fn a_wait_ends_with_its_time_and_with_the_peer() {
+        let (host, keeper) = connection();
+        let start = Instant::now();
+        assert!(!wait_readable(&keeper, 30).unwrap());
+        assert!(start.elapsed() >= Duration::from_millis(30));
+        drop(host);
+        assert!(wait_readable(&keeper, u32::MAX).unwrap());
+    }
+
+    #[test]
+    fn only_the_owner_can_open_the_path() {
+        in_a_process("only_the_owner_can_open_the_path", || {
+            let folder = Folder::new();
+            for umask in [0, 0o077, 0o777] {
+                // SAFETY: umask takes an integer and always succeeds; the process is ours.
+                unsafe { libc::umask(umask) };
+                let path = folder.path(&umask.to_string());
+                let _listener = packet_listen(&path).unwrap();
+                let mode = fs::metadata(&path).unwrap().permissions().mode();
+                assert_eq!(mode & 0o7777, 0o600, "umask {umask:o}");
+            }
+            // What the kernel makes of the socket's mode, before anything corrects it.
+            // SAFETY: as above.
+            unsafe { libc::umask(0) };
+            let path = folder.path("bound");
+            let (socket, address) = packet_socket(&path).unwrap();
+            // SAFETY: as in `packet_listen`.
+            unsafe {
+                libc::fchmod(socket.as_raw_fd(), 0o600);
+                let len = size_of_val(&address) as libc::socklen_t;
+                libc::bind(socket.as_raw_fd(), (&raw const address).cast(), len);
+            }
+            let mode = fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o7777, 0o600);
+        });
+    }
+
+    #[test]
+    fn a_door_that_can_not_be_entered_says_why() {
+        let folder = Folder::new();
+        let path = folder.path("door");
+        assert_eq!(fails(packet_connect(&path)).kind(), ErrorKind::NotFound);
+        let listener = packet_listen(&path).unwrap();
+        assert_eq!(fails(packet_listen(&path)).kind(), ErrorKind::AddrInUse);
+        assert_eq!(fails(packet_accept(&listener)).kind(), ErrorKind::WouldBlock);
+
+        // A shorter backlog, so that few descriptors fill it.
+        // SAFETY: listen takes integers.
+        assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 1) }, 0);
+        let mut waiting = Vec::new();
+        let full = loop {
+            match packet_connect(&path) {
+                Ok(host) => waiting.push(host),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!((full.kind(), waiting.len()), (ErrorKind::WouldBlock, 2));
+        packet_accept(&listener).unwrap();
+        packet_connect(&path).unwrap();
+
+        drop(listener);
+        assert_eq!(fails(packet_connect(&path)).kind(), ErrorKind::ConnectionRefused);
+        for path in ["", "a\0b", &"a".repeat(108)] {
+            let error = fails(packet_listen(Path::new(path)));
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{path}");
+        }
+    }
+
+    #[test]
+    fn both_ends_know_process_and_user_of_the_other() {
+        let (host, keeper) = connection();
+        assert_eq!(peer_credentials(&keeper).unwrap(), (process_id(), user_id()));
+        assert_eq!(peer_credentials(&host).unwrap(), (process_id(), user_id()));
+    }
+
+    #[test]
+    fn a_file_in_memory_is_read_and_nobody_changes_it() {
+        let fd = memory_file(&[b"ab", b"", b"c"]).unwrap();
+        assert_eq!(read_memory_file(&fd, 3).unwrap(), b"abc");
+        assert_eq!(read_memory_file(&fd, 3).unwrap(), b"abc");
+        for len in [0, 2, 4, usize::MAX] {
+            assert_eq!(fails(read_memory_file(&fd, len)).kind(), ErrorKind::InvalidData);
+        }
+        assert!(File::from(fd.try_clone().unwrap()).write_all(b"x").is_err());
+        let file = File::from(fd);
+        assert!(file.set_len(2).is_err() && file.set_len(4).is_err());
+        assert!(read_memory_file(&memory_file(&[]).unwrap(), 0).unwrap().is_empty());
+    }
+
+    #[test]
+    fn only_a_sealed_file_in_memory_is_read() {
+        let folder = Folder::new();
+        fs::write(folder.path("abc"), b"abc").unwrap();
+        let file = File::open(folder.path("abc")).unwrap();
+        let (reader, _writer) = pipe().unwrap();
+        // SAFETY: the name is a C string.
+        let unsealed = made(unsafe { libc::memfd_create(c"a".as_ptr(), libc::MFD_ALLOW_SEALING) });
+        let unsealed = unsealed.unwrap();
+        File::from(unsealed.try_clone().unwrap()).write_all(b"abc").unwrap();
+        let growing = unsealed.try_clone().unwrap();
+        for fd in [file.into(), reader.into(), connection().0, unsealed] {
+            assert_eq!(fails(read_memory_file(&fd, 3)).kind(), ErrorKind::InvalidData);
+        }
+        // SAFETY: fcntl with integer arguments on a descriptor we own.
+        let sealed = unsafe {
+            libc::fcntl(growing.as_raw_fd(), libc::F_ADD_SEALS, SEALS & !F_SEAL_GROW & !F_SEAL_SEAL)
+        };
+        assert_eq!(sealed, 0);
+        assert_eq!(fails(read_memory_file(&growing, 3)).kind(), ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn a_lock_goes_with_the_descriptor_that_is_handed_over() {
+        let folder = Folder::new();
+        let path = folder.path("lock");
+        let (owner, other) = (File::create(&path).unwrap(), File::open(&path).unwrap());
+        assert!(try_lock(&owner).unwrap() && try_lock(&owner).unwrap());
+        assert!(!try_lock(&other).unwrap());
+
+        let (host, keeper) = connection();
+        send_packet(&host, &[b"lock"], &[owner.as_raw_fd()]).unwrap();
+        drop(owner);
+        assert!(!try_lock(&other).unwrap(), "it is on its way");
+        let received = receive_packet(&keeper, &mut [0; 8]).unwrap();
+        assert!(!try_lock(&other).unwrap());
+        assert!(try_lock(&received.descriptors[0]).unwrap());
+        drop(received);
+        assert!(try_lock(&other).unwrap());
+    }
+
+    #[test]
+    fn the_signals_that_end_a_process_become_readable() {
+        in_a_process("the_signals_that_end_a_process_become_readable", || {
+            let signals = end_signals().unwrap();
+            // SAFETY: raise takes an integer, and signals this thread.
+            let raise = |signal| assert_eq!(unsafe { libc::raise(signal) }, 0);
+            raise(libc::SIGHUP);
+            raise(libc::SIGPIPE);
+            assert!(!wait_readable(&signals, 0).unwrap());
+            let mut file = File::from(signals);
+            for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT] {
+                raise(signal);
+                assert!(wait_readable(&file, 0).unwrap());
+                let mut info = [0; size_of::<libc::signalfd_siginfo>()];
+                file.read_exact(&mut info).unwrap();
+                assert_eq!(u32::from_ne_bytes(*info.first_chunk().unwrap()), signal as u32);
+            }
+            assert_eq!(fails(file.read(&mut [0; 128])).kind(), ErrorKind::WouldBlock);
+        });
+    }
+
+    fn words(words: &[&str]) -> Vec<CString> {
+        words.iter().map(|word| CString::new(*word).unwrap()).collect()
+    }
+
+    /// The fields of a `/proc/PID/stat` behind the name: parent is 1, session 3, terminal 4.
+    fn stat(text: &str) -> Vec<i64> {
+        let behind = text.rsplit(')').next().unwrap().split_whitespace().skip(1);
+        behind.map(|field| field.parse().unwrap_or_default()).collect()
+    }
+
+    #[test]
+    fn a_launched_program_has_nothing_of_the_process_that_launched_it() {
+        in_a_process("a_launched_program_has_nothing_of_the_process_that_launched_it", || {
+            let folder = Folder::new();
+            fs::set_permissions(&folder.0, fs::Permissions::from_mode(0o777)).unwrap();
+            // SAFETY: integers; the set is all zeros before signals are added; the process is ours.
+            unsafe {
+                assert!(libc::fcntl(2, libc::F_DUPFD, 200) >= 200);
+                for signal in [libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE, libc::SIGRTMAX()] {
+                    libc::signal(signal, libc::SIG_IGN);
+                }
+                block_signals();
+            }
+            let root = user_id() == 0;
+            // SAFETY: getgid takes nothing.
+            let own = (user_id(), unsafe { libc::getgid() });
+            let user = if root { (65_534, 65_533) } else { own };
+            let script = "cd \"$1\" && /bin/ls /proc/self/fd > fds && /bin/cat /proc/$$/stat > stat \
+                && /bin/cat /proc/$$/environ > environ && /bin/cat <&0 > stdin \
+                && /bin/cat /proc/self/fd/0 > stdin-by-path && exec /bin/cat /proc/self/status > status";
+            let argv = words(&["/bin/sh", "-c", script, "sh", folder.0.to_str().unwrap()]);
+            let env = [("B", "2 3"), ("A", "1")].map(|(name, value)| (name.into(), value.into()));
+            let stdin = Some(memory_file(&[b"[wsredis]\n"]).unwrap());
+            launch(Launch { argv: &argv, env: &env, stdin, user: Some(user) }).unwrap();
+
+            // SAFETY: without room for a status waitpid takes integers.
+            assert_eq!(unsafe { libc::waitpid(-1, null_mut(), libc::WNOHANG) }, -1);
+            assert_eq!(io::Error::last_os_error().raw_os_error(), Some(libc::ECHILD));
+
+            let read = |name| fs::read_to_string(folder.path(name)).unwrap_or_default();
+            let deadline = Instant::now() + Duration::from_secs(10);
+            // The last line of the last file.
+            while !read("status").contains("nonvoluntary_ctxt_switches") {
+                assert!(Instant::now() < deadline, "it writes: {:?}", fs::read_dir(&folder.0));
+                pause_ms(5);
+            }
+            assert_eq!(read("fds"), "0\n1\n2\n3\n", "3 is the folder that ls reads");
+            assert_eq!(read("environ"), "A=1\0B=2 3\0");
+            assert_eq!(read("stdin"), "[wsredis]\n");
+            assert_eq!(read("stdin-by-path"), "[wsredis]\n");
+
+            let (its, ours) = (stat(&read("stat")), fs::read_to_string("/proc/self/stat").unwrap());
+            assert_ne!(its[0], process_id() as i64, "it is nobody's child");
+            assert_ne!(its[2], stat(&ours)[2], "it has a session of its own");
+            assert_eq!(its[3], 0, "it has no terminal");
+
+            let status = read("status");
+            let value = |name: &str| {
+                let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+                line.split_whitespace().collect::<Vec<_>>().join(" ")
+            };
+            for set in ["SigIgn:", "SigBlk:", "SigCgt:"] {
+                assert_eq!(value(set), "0".repeat(16), "{set}");
+            }
+            let four = |id: u32| [id.to_string(), id.to_string(), id.to_string(), id.to_string()];
+            assert_eq!(value("Uid:"), four(user.0).join(" "));
+            assert_eq!(value("Gid:"), four(user.1).join(" "));
+            if root {
+                assert_eq!(value("Groups:"), "");
+            }
+        });
+    }
+
+    #[test]
+    fn a_program_that_can_not_be_started_is_an_error() {
+        in_a_process("a_program_that_can_not_be_started_is_an_error", || {
+            let start = |argv: &[&str]| {
+                launch(Launch { argv: &words(argv), env: &[], stdin: None, user: None })
+            };
+            assert_eq!(fails(start(&["/does/not/exist"])).kind(), ErrorKind::NotFound);
+            assert_eq!(fails(start(&["/dev/null"])).kind(), ErrorKind::PermissionDenied);
+            assert_eq!(fails(start(&[])).kind(), ErrorKind::InvalidInput);
+            start(&["/bin/true"]).unwrap();
+
+            // A host that lets the kernel reap its children.
+            // SAFETY: integers; the process is ours.
+            unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+            fails(start(&["/does/not/exist"]));
+            start(&["/bin/true"]).unwrap();
+        });
+    }
 }
