@@ -16,12 +16,7 @@
 /* Longer than any hand-over takes; the workers wait for it to be over. */
 #define PLUGIN_KEEPER_START_MS 10000
 
-/* The ini file that makes a process of this binary a keeper, and whether it shall end without a
- * lease. */
-#define PLUGIN_KEEPER "WSREDIS_KEEPER"
-#define PLUGIN_KEEPER_LEASED "WSREDIS_KEEPER_LEASED"
-
-/* FOLDER:PID, by which a master finds its own folder again after the exec of a reload. */
+/* The variable FOLDER:PID, by which a master finds its own folder again after the exec of a reload. */
 #define PLUGIN_KEEPER_FOLDER "WSREDIS_KEEPER_FOLDER"
 
 int plugin_has_keeper;
@@ -29,22 +24,18 @@ int plugin_has_keeper;
 /* Where the keeper of this master listens. */
 static char *plugin_folder;
 
-/* ---- the keeper's own process ---- */
-
-/* The folder in the environment, to be freed, and whose it is. NULL: there is none. */
-static char *plugin_folder_of(pid_t *master)
+static void plugin_keeper_failed(wsredis_status status)
 {
-	const char *value = getenv(PLUGIN_KEEPER_FOLDER);
-	const char *colon = value ? strrchr(value, ':') : NULL;
-	if (!colon)
-		return NULL;
-	*master = atoi(colon + 1);
-	return uwsgi_concat2n((char *) value, colon - value, "", 0);
+	char why[PLUGIN_WHY_SIZE];
+	plugin_last_error(status, why);
+	plugin_log("%s", why);
 }
+
+/* ---- the keeper's own process ---- */
 
 void plugin_be_the_keeper(void)
 {
-	const char *ini = getenv(PLUGIN_KEEPER);
+	const char *ini = getenv("WSREDIS_KEEPER");
 	if (!ini)
 		return;
 	prctl(PR_SET_NAME, "wsredis keeper");
@@ -54,17 +45,13 @@ void plugin_be_the_keeper(void)
 		status = wsredis_config_load(config, ini, strlen(ini));
 	if (status == WSREDIS_STATUS_OK)
 		status = wsredis_keeper_run(
-			config, getenv(PLUGIN_KEEPER_LEASED) != NULL, plugin_log_sink, NULL);
-	if (status != WSREDIS_STATUS_OK) {
-		char why[PLUGIN_WHY_SIZE];
-		plugin_last_error(status, why);
-		plugin_log("the keeper has ended: %s", why);
-	}
-	/* Its master may be long gone. A folder with a successor in it is not empty and stays. */
-	pid_t master;
-	char *folder = plugin_folder_of(&master);
-	if (folder)
-		rmdir(folder);
+			config, getenv("WSREDIS_KEEPER_LEASED") != NULL, plugin_log_sink, NULL);
+	if (status != WSREDIS_STATUS_OK)
+		plugin_keeper_failed(status);
+	/* The folder of plugin_keeper_command, whose master may be long gone. With a successor's socket
+	 * in it, it stays. */
+	if (uwsgi.argc == 3)
+		rmdir(uwsgi.argv[2]);
 	_exit(status == WSREDIS_STATUS_OK ? 0 : 1);
 }
 
@@ -137,10 +124,13 @@ static void plugin_remember_folder(void)
  * private: another one in its place would get our sockets. */
 static int plugin_find_folder(uid_t owner)
 {
-	pid_t master;
-	char *folder = plugin_folder_of(&master);
+	const char *value = getenv(PLUGIN_KEEPER_FOLDER);
+	const char *colon = value ? strrchr(value, ':') : NULL;
+	if (!colon || atoi(colon + 1) != getpid())
+		return 0;
+	char *folder = uwsgi_concat2n((char *) value, colon - value, "", 0);
 	struct stat found;
-	if (folder && master == getpid() && !lstat(folder, &found) && S_ISDIR(found.st_mode) &&
+	if (!lstat(folder, &found) && S_ISDIR(found.st_mode) &&
 		found.st_uid == owner && (found.st_mode & 07777) == 0700) {
 		plugin_folder = folder;
 		return 1;
@@ -163,10 +153,11 @@ static void plugin_make_folder(uid_t uid, gid_t gid)
 
 /* ---- the master's part ---- */
 
-/* The options are the plugin's path alone: what the keeper must know is in its ini file. */
+/* uWSGI sees one option, the plugin. What the keeper must know is in its ini file; the folder is
+ * there to be removed in the end, and seen by ps. */
 static void plugin_keeper_command(wsredis_keeper_command *command)
 {
-	static char *argv[3];
+	static char *argv[4];
 	if (!argv[0]) {
 		Dl_info plugin;
 		if (!dladdr(&plugin_has_keeper, &plugin)) {
@@ -179,6 +170,7 @@ static void plugin_keeper_command(wsredis_keeper_command *command)
 			is_absolute ? "" : "/", (char *) plugin.dli_fname);
 		argv[0] = uwsgi.binary_path;
 	}
+	argv[2] = plugin_folder;
 	uid_t uid;
 	gid_t gid;
 	plugin_workers_ids(&uid, &gid);
@@ -190,27 +182,6 @@ static void plugin_keeper_command(wsredis_keeper_command *command)
 	};
 }
 
-/* Every UWSGI_NAME in the environment is an option of uWSGI's, an ini file with the app's plugins
- * perhaps; the keeper must see none. The rest of it stays as it is. */
-static char **plugin_keeper_environment(void)
-{
-	size_t count = 0, kept = 0;
-	while (environ[count])
-		count++;
-	char **left = uwsgi_calloc((count + 1) * sizeof(char *));
-	for (size_t i = 0; i < count; i++)
-		if (strncmp(environ[i], "UWSGI_", 6))
-			left[kept++] = environ[i];
-	return left;
-}
-
-static void plugin_keeper_failed(const char *what, wsredis_status status)
-{
-	char why[PLUGIN_WHY_SIZE];
-	plugin_last_error(status, why);
-	plugin_log("%s: %s", what, why);
-}
-
 /* The loop of uWSGI's gateway. */
 static void plugin_watch_keeper(int id, void *data)
 {
@@ -218,9 +189,7 @@ static void plugin_watch_keeper(int id, void *data)
 	(void) data;
 	wsredis_keeper_command command;
 	plugin_keeper_command(&command);
-	environ = plugin_keeper_environment();
-	plugin_keeper_failed("the keeper is not watched",
-		wsredis_keeper_watch(plugin_config, &command, plugin_log_sink, NULL));
+	plugin_keeper_failed(wsredis_keeper_watch(plugin_config, &command, plugin_log_sink, NULL));
 	for (;;) /* the master starts a gateway that ends at once, again and again */
 		pause();
 }
@@ -233,7 +202,7 @@ static void plugin_end_keeper(void)
 		return; /* a child of the master has inherited this */
 	wsredis_status status = wsredis_keeper_stop(plugin_config, PLUGIN_STOP_TIMEOUT_MS);
 	if (status != WSREDIS_STATUS_OK)
-		plugin_keeper_failed("the keeper has not ended in order", status);
+		plugin_keeper_failed(status);
 	/* What it leaves if it was killed. */
 	char *path = uwsgi_concat2(plugin_folder, "/keeper");
 	unlink(path);
@@ -247,11 +216,12 @@ void plugin_start_keeper(void)
 		unsetenv(PLUGIN_KEEPER_FOLDER); /* `auto` before a reload: that keeper misses its lease */
 		return;
 	}
-	wsredis_keeper_command command;
-	plugin_keeper_command(&command);
-	int is_known = plugin_find_folder(command.uid ? command.uid : geteuid());
+	uid_t uid;
+	gid_t gid;
+	plugin_workers_ids(&uid, &gid);
+	int is_known = plugin_find_folder(uid ? uid : geteuid());
 	if (!is_known)
-		plugin_make_folder(command.uid, command.gid);
+		plugin_make_folder(uid, gid);
 	char *path = uwsgi_concat2(plugin_folder, "/keeper");
 	plugin_set_keeper(path);
 	free(path);
@@ -261,14 +231,13 @@ void plugin_start_keeper(void)
 		plugin_log("no room for the keeper's gateway");
 		exit(1);
 	}
-	char **environment = environ;
-	environ = plugin_keeper_environment();
+	wsredis_keeper_command command;
+	plugin_keeper_command(&command);
 	wsredis_status status = wsredis_keeper_start(
 		plugin_config, &command, PLUGIN_KEEPER_START_MS, plugin_log_sink, NULL);
-	environ = environment;
 	if (status == WSREDIS_STATUS_OK)
 		return;
-	plugin_keeper_failed("the keeper has not started", status);
+	plugin_keeper_failed(status);
 	if (!is_known) {
 		plugin_log("without a keeper: wsredis-keeper = off, and the sockets live in the workers");
 		exit(1);
