@@ -506,7 +506,7 @@ mod tests {
         next.join(0, Variant::Raw, &names(&["b", "c"]));
         assert_eq!(next.unheard(), 1);
         let wanted: Vec<_> = next.take_wanted().into_iter().map(|(_, name)| name).collect();
-        assert_eq!(wanted, ["c".into()]);
+        assert_eq!(wanted, [Rc::from("c")]);
         assert!(next.is_confirmed(next.find("b").unwrap()));
         assert_eq!(next.linger_over(a).as_deref(), Some("a"));
     }

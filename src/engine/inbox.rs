@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use mio::Waker;
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
 use super::transfer::LoopState;
 use crate::cause::Cause;
@@ -66,7 +67,7 @@ pub(super) struct Newcomer {
 }
 
 /// Whose sockets are meant.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Who {
     /// The socket with this id.
     Socket(String),

@@ -10,8 +10,6 @@ use std::os::fd::OwnedFd;
 use std::sync::mpsc::{self, Receiver, SendError, Sender};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
 use super::event_loop::{EventLoop, Timer};
 use super::inbox::Command;
 use super::local::{Local, Shared};
@@ -29,63 +27,25 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// process ends, or everything comes back.
 const PAUSE_MS: u64 = 1_000;
 
-/// Everything that a running engine hands to its successor.
-#[derive(Debug, Default, Serialize, Deserialize)]
+/// Everything that a running engine hands to its successor. The descriptors are beside the plain
+/// values, which can be written down.
+#[derive(Debug, Default)]
 pub struct EngineState {
     /// The engine's number, as in the ids of its sockets.
     pub id: u64,
-    /// Its broker was the embedded one.
-    pub embedded: bool,
     /// What each loop had.
     pub loops: Vec<LoopState>,
 }
 
 /// Everything that a loop hands on.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default)]
 pub struct LoopState {
     /// Its sockets.
-    pub sockets: Vec<SocketState>,
+    pub sockets: Vec<(OwnedFd, SocketState)>,
     /// Its channels.
     pub channels: Vec<ChannelState>,
     /// The link that hears, if it can go on elsewhere.
-    pub subscriber: Option<LinkState>,
-    /// The descriptors of the sockets, in their order, and of the link. They travel beside the plain
-    /// values.
-    #[serde(skip)]
-    pub descriptors: Vec<OwnedFd>,
-}
-
-impl LoopState {
-    fn count(&self) -> usize {
-        self.sockets.len() + usize::from(self.subscriber.is_some())
-    }
-}
-
-impl EngineState {
-    /// How many sockets there are.
-    pub fn sockets(&self) -> usize {
-        self.loops.iter().map(|one| one.sockets.len()).sum()
-    }
-
-    /// Takes the descriptors out, in the order in which [`EngineState::give_descriptors`] wants
-    /// them.
-    pub fn take_descriptors(&mut self) -> Vec<OwnedFd> {
-        self.loops.iter_mut().flat_map(|one| std::mem::take(&mut one.descriptors)).collect()
-    }
-
-    /// Puts the descriptors beside the plain values that came without them.
-    pub fn give_descriptors(&mut self, descriptors: Vec<OwnedFd>) -> Result<()> {
-        let expected: usize = self.loops.iter().map(LoopState::count).sum();
-        if descriptors.len() != expected {
-            let text = format!("{} descriptors came with {expected} sockets", descriptors.len());
-            return Err(Error::new(Kind::Invalid, text));
-        }
-        let mut descriptors = descriptors.into_iter();
-        for one in &mut self.loops {
-            one.descriptors = descriptors.by_ref().take(one.count()).collect();
-        }
-        Ok(())
-    }
+    pub subscriber: Option<(OwnedFd, LinkState)>,
 }
 
 /// How far a loop is with giving its sockets away.
@@ -134,7 +94,7 @@ impl Local {
         loops.sort_by_key(|(number, _)| *number);
         if loops.len() == shared.ports.len() {
             let loops = loops.into_iter().map(|(_, state)| state).collect();
-            return Ok(EngineState { id: shared.id, embedded: shared.broker.is_some(), loops });
+            return Ok(EngineState { id: shared.id, loops });
         }
         let (answer, _) = mpsc::channel();
         for (number, state) in loops {
@@ -145,22 +105,18 @@ impl Local {
     }
 
     /// Takes over what another engine has exported. `same_redis`: redis-url, channel-prefix and the
-    /// number of loops are those of that engine, so that its links may be taken over; else every
-    /// channel with listeners gets its gap told once it is heard.
+    /// number of loops are those of that engine, so that its links may be taken over, or both have
+    /// the embedded broker; else every channel with listeners gets its gap told once it is heard.
     pub fn import(&self, state: EngineState, same_redis: bool) -> Result<()> {
-        let EngineState { embedded, loops, .. } = state;
-        if loops.iter().any(|one| one.descriptors.len() != one.count()) {
-            return Err(Error::new(Kind::Invalid, "a socket has come without its descriptor"));
-        }
-        if loops.iter().all(|one| one.count() == 0) {
+        let is_empty = |one: &LoopState| one.sockets.is_empty() && one.subscriber.is_none();
+        if state.loops.iter().all(is_empty) {
             return Ok(());
         }
         let shared = &self.running()?.shared;
-        let continuous = if embedded { shared.broker.is_some() } else { same_redis };
         let (answer, answers) = mpsc::channel();
-        let count = loops.len();
-        for (number, state) in loops.into_iter().enumerate() {
-            let import = Command::Import(Box::new(state), continuous, answer.clone());
+        let count = state.loops.len();
+        for (number, state) in state.loops.into_iter().enumerate() {
+            let import = Command::Import(Box::new(state), same_redis, answer.clone());
             shared.ports[number % shared.ports.len()].inbox.push_own(import);
         }
         drop(answer);
@@ -265,7 +221,8 @@ impl EventLoop {
             of_it.map(|(at, _)| at.saturating_sub(now))
         };
         let has_gaps = deadlines.iter().any(|(_, timer)| matches!(timer, Timer::Gap(_)));
-        let mut state = LoopState { channels: self.hub.export(), ..LoopState::default() };
+        let channels = self.hub.export();
+        let mut state = LoopState { channels, subscriber, ..LoopState::default() };
         for key in self.keys() {
             let channels = self.hub.channels_of(key.index() as u32);
             let channels = channels.map(|id| self.hub.name(id).to_owned()).collect();
@@ -273,13 +230,7 @@ impl EventLoop {
             let gap_in = if has_gaps { gap_in(key) } else { None };
             let id = self.shared.socket_id(self.number, key);
             let socket = self.let_go(key);
-            let (fd, socket) = socket.export(id, channels, &leftover, gap_in, now);
-            state.descriptors.push(fd);
-            state.sockets.push(socket);
-        }
-        if let Some((fd, link)) = subscriber {
-            state.descriptors.push(fd);
-            state.subscriber = Some(link);
+            state.sockets.push(socket.export(id, channels, &leftover, gap_in, now));
         }
         self.hub = Hub::default();
         self.echo.clear();
@@ -302,13 +253,10 @@ impl EventLoop {
     /// Takes the sockets of another loop over. `same_redis`: its subscriber link may be used here;
     /// with the embedded broker: nothing was missed.
     pub(super) fn import(&mut self, state: LoopState, same_redis: bool) {
-        let LoopState { sockets, channels, subscriber, descriptors } = state;
-        let mut descriptors = descriptors.into_iter();
-        let sockets: Vec<_> = sockets.into_iter().zip(descriptors.by_ref()).collect();
-        let link = subscriber.zip(descriptors.next()).filter(|_| same_redis);
-        let continuous = match (&mut self.links, link) {
+        let LoopState { sockets, channels, subscriber } = state;
+        let continuous = match (&mut self.links, subscriber.filter(|_| same_redis)) {
             (None, _) => same_redis,
-            (Some(links), Some((link, fd))) if self.hub.is_empty() => {
+            (Some(links), Some((fd, link))) if self.hub.is_empty() => {
                 match links.take_subscriber(self.now, fd, &link) {
                     Ok(()) => true,
                     Err(error) => {
@@ -325,7 +273,7 @@ impl EventLoop {
                 self.hub.import_heard(&channel.name);
             }
         }
-        for (socket, fd) in sockets {
+        for (fd, socket) in sockets {
             self.import_socket(fd, socket, continuous);
         }
         for channel in channels {
