@@ -79,10 +79,10 @@ impl Local {
         // All stop reading before the first gives its sockets away: what one says, all hear.
         let settled = ask_all(shared, Command::Settle);
         let mut loops = Vec::new();
-        if collect(&settled, shared, PATIENCE).len() == shared.ports.len() {
+        if collect(&settled, PATIENCE).len() == shared.ports.len() {
             let by = Instant::now() + settle;
             let exported = ask_all(shared, |answer| Command::Export(by, answer));
-            loops = collect(&exported, shared, settle + PATIENCE);
+            loops = collect(&exported, settle + PATIENCE);
             if loops.len() < shared.ports.len() {
                 // Those that wait give up, and none answers from here on.
                 tell_all(shared, || Command::GoOn);
@@ -91,16 +91,16 @@ impl Local {
         } else {
             tell_all(shared, || Command::GoOn);
         }
-        loops.sort_by_key(|(number, _)| *number);
-        if loops.len() == shared.ports.len() {
-            let loops = loops.into_iter().map(|(_, state)| state).collect();
-            return Ok(EngineState { id: shared.id, loops });
+        let is_whole = loops.len() == shared.ports.len();
+        let mut state = EngineState { id: shared.id, loops: Vec::new() };
+        state.loops.resize_with(shared.ports.len(), LoopState::default);
+        for (number, exported) in loops {
+            state.loops[number] = exported;
         }
-        let (answer, _) = mpsc::channel();
-        for (number, state) in loops {
-            let back = Command::Import(Box::new(state), true, answer.clone());
-            shared.ports[number].inbox.push_own(back);
+        if is_whole {
+            return Ok(state);
         }
+        self.import(state, true)?;
         Err(Error::new(Kind::Busy, "a loop did not give its sockets away in time; try again"))
     }
 
@@ -112,22 +112,20 @@ impl Local {
         if state.loops.iter().all(is_empty) {
             return Ok(());
         }
-        let shared = &self.running()?.shared;
+        let (shared, count) = (&self.running()?.shared, state.loops.len());
         let (answer, answers) = mpsc::channel();
-        let count = state.loops.len();
         for (number, state) in state.loops.into_iter().enumerate() {
             let import = Command::Import(Box::new(state), same_redis, answer.clone());
             shared.ports[number % shared.ports.len()].inbox.push_own(import);
         }
         drop(answer);
-        let by = Instant::now() + PATIENCE;
-        for _ in 0..count {
-            let left = by.saturating_duration_since(Instant::now());
-            answers
-                .recv_timeout(left)
-                .map_err(|_| Error::new(Kind::Busy, "a loop is slow to take its sockets over"))?;
+        let is_done = collect(&answers, PATIENCE).len() == count;
+        // Only now is anybody read: what one says, all hear.
+        tell_all(shared, || Command::GoOn);
+        if is_done {
+            return Ok(());
         }
-        Ok(())
+        Err(Error::new(Kind::Busy, "a loop is slow to take its sockets over"))
     }
 
     /// Closes all sockets with this cause, spread over that time. New ones are refused from here on.
@@ -154,11 +152,11 @@ fn ask_all<T>(
     answers
 }
 
-/// One answer of each loop, or those that came in time.
-fn collect<T>(answers: &Receiver<(usize, T)>, shared: &Shared, limit: Duration) -> Vec<(usize, T)> {
+/// All answers, or those that came in time.
+fn collect<T>(answers: &Receiver<(usize, T)>, limit: Duration) -> Vec<(usize, T)> {
     let by = Instant::now() + limit;
     let next = || answers.recv_timeout(by.saturating_duration_since(Instant::now())).ok();
-    std::iter::from_fn(next).take(shared.ports.len()).collect()
+    std::iter::from_fn(next).collect()
 }
 
 impl EventLoop {
