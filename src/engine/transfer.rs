@@ -6,6 +6,7 @@
 //! subscribe to anything. Where that connection can not move, every channel's gap is told, as after
 //! a lost link. The loops that have given everything away run on and may take it back.
 
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{self, Receiver, SendError, Sender};
 use std::time::{Duration, Instant};
@@ -84,9 +85,9 @@ impl Local {
             let exported = ask_all(shared, |answer| Command::Export(by, answer));
             loops = collect(&exported, settle + PATIENCE);
             if loops.len() < shared.ports.len() {
-                // Those that wait give up, and none answers from here on.
+                // Those that wait give up; one that has answered meanwhile gets back what it gave.
                 tell_all(shared, || Command::GoOn);
-                loops.extend(exported.iter());
+                loops.extend(collect(&exported, PATIENCE));
             }
         } else {
             tell_all(shared, || Command::GoOn);
@@ -214,21 +215,28 @@ impl EventLoop {
         };
         let deadlines =
             self.timers.take(|timer| !matches!(timer, Timer::Link(_) | Timer::Resubscribe));
-        let gap_in = |key: Key| {
-            let of_it = deadlines.iter().find(|(_, timer)| *timer == Timer::Gap(key));
-            of_it.map(|(at, _)| at.saturating_sub(now))
-        };
-        let has_gaps = deadlines.iter().any(|(_, timer)| matches!(timer, Timer::Gap(_)));
+        let gaps: HashMap<Key, u64> = deadlines
+            .into_iter()
+            .filter_map(|(at, timer)| match timer {
+                Timer::Gap(key) => Some((key, at.saturating_sub(now))),
+                _ => None,
+            })
+            .collect();
         let channels = self.hub.export();
         let mut state = LoopState { channels, subscriber, ..LoopState::default() };
         for key in self.keys() {
             let channels = self.hub.channels_of(key.index() as u32);
             let channels = channels.map(|id| self.hub.name(id).to_owned()).collect();
             let leftover = self.leftovers.remove(&key).unwrap_or_default();
-            let gap_in = if has_gaps { gap_in(key) } else { None };
             let id = self.shared.socket_id(self.number, key);
             let socket = self.let_go(key);
-            state.sockets.push(socket.export(id, channels, &leftover, gap_in, now));
+            state.sockets.push(socket.export(
+                id,
+                channels,
+                &leftover,
+                gaps.get(&key).copied(),
+                now,
+            ));
         }
         self.hub = Hub::default();
         self.echo.clear();
@@ -330,8 +338,11 @@ impl EventLoop {
         let channels = self.hub.channels_of(key.index() as u32);
         let heard: Vec<_> = channels.filter(|id| self.hub.is_confirmed(*id)).collect();
         for channel in heard {
-            let name = self.hub.name(channel).to_owned();
-            self.tell_gap(key, &name);
+            // A raw socket is told by being closed: it hears nothing any more from the first on.
+            if self.hub.hears(key.index() as u32, channel) {
+                let name = self.hub.name(channel).to_owned();
+                self.tell_gap(key, &name);
+            }
         }
     }
 }
