@@ -441,7 +441,7 @@ fn a_gap_is_told_where_the_connection_can_not_move(loops: usize) {
     let (mut envelope, id) = a.open_envelope(r#"{"subscribe":["c","d"]}"#);
     let mut raws =
         [HEAR, r#"{"subscribe":["d"]}"#, r#"{"subscribe":["d","c","e"]}"#].map(|g| a.open(g));
-    let (mut other, _) = a.open_envelope("{}");
+    let (other, _) = a.open_envelope("{}");
     let state = a.local().export(SETTLE).unwrap();
     assert_eq!(state.loops.len(), loops);
     b.local().import(state, false).unwrap();
@@ -458,7 +458,7 @@ fn a_gap_is_told_where_the_connection_can_not_move(loops: usize) {
     b.engine.send(&id, b"you").unwrap();
     assert_eq!(envelope.text(), "you");
     b.wait_for("sockets", 3);
-    other.close(1000);
+    drop(other);
     b.wait_for("sockets", 2);
 }
 
