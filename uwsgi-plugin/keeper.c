@@ -16,7 +16,7 @@
 /* Longer than any hand-over takes; the workers wait for it to be over. */
 #define PLUGIN_KEEPER_START_MS 10000
 
-/* The variable FOLDER:PID, by which a master finds its own folder again after the exec of a reload. */
+/* The variable FOLDER:PID: how a master finds its own folder again after the exec of a reload. */
 #define PLUGIN_KEEPER_FOLDER "WSREDIS_KEEPER_FOLDER"
 
 int plugin_has_keeper;
