@@ -13,8 +13,10 @@ use wsredis::resp::Reply;
 
 use crate::Options;
 use crate::browser::{Browser, Said};
+use crate::figures::Figures;
 use crate::judge::{Ear, Verdict};
 use crate::redis::Link;
+use crate::seat::Seat;
 
 const STDIN: Token = Token(0);
 const PUBLISHER: Token = Token(1);
@@ -31,9 +33,6 @@ const JOIN_TIME: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(5);
 /// How long the closing handshakes may take at the end.
 const CLOSE_TIME: Duration = Duration::from_secs(3);
-/// A bucket of the table of latencies.
-const BUCKET_MICROS: u64 = 100;
-const BUCKETS: usize = 100_000;
 
 /// A channel with one source that numbers what it says.
 struct Stream {
@@ -46,41 +45,7 @@ struct Stream {
     witness: Ear,
 }
 
-/// One browser and what it listens to, across its connections.
-struct Seat {
-    path: String,
-    /// The stream it is the source of.
-    speaks: Option<usize>,
-    ears: Vec<(usize, Ear)>,
-    browser: Option<Browser>,
-    open: bool,
-    /// When to connect (again), or when the handshake in flight began.
-    at: Option<Instant>,
-    opened: Instant,
-    last_message: Instant,
-}
-
-/// Figures that begin anew with each report.
-struct Figures {
-    longest_silence: Duration,
-    /// By tenths of a millisecond.
-    latencies: Vec<u32>,
-    longest_latency: u64,
-    /// By how much we ourselves came late, which is no fault of the site.
-    own_stall: Duration,
-}
-
-impl Default for Figures {
-    fn default() -> Self {
-        Figures {
-            longest_silence: Duration::ZERO,
-            latencies: vec![0; BUCKETS],
-            longest_latency: 0,
-            own_stall: Duration::ZERO,
-        }
-    }
-}
-
+/// Everything the program owns.
 pub struct Harness {
     options: Options,
     poll: Poll,
@@ -111,18 +76,6 @@ fn retire(ear: &mut Ear, successor: Ear, past: &mut Verdict) {
     *past += std::mem::replace(ear, successor).verdict(None);
 }
 
-/// The JSON of a grant, as the query of a URL has it.
-fn encoded(grant: &Value) -> String {
-    let mut text = String::new();
-    for byte in grant.to_string().bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => text.push(byte.into()),
-            _ => text.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    text
-}
-
 /// `stream epoch number micros`, whatever fills it up.
 fn numbers(message: &[u8]) -> Option<[u64; 4]> {
     let mut words = std::str::from_utf8(message).ok()?.split_ascii_whitespace();
@@ -151,7 +104,9 @@ impl Harness {
                 witness: Ear::from_the_first(),
             })
             .collect();
-        let seats = (0..options.sockets).map(|index| seat(index, &options, &streams)).collect();
+        let channels: Vec<&str> = streams.iter().map(|stream| stream.channel.as_str()).collect();
+        let seats =
+            (0..options.sockets).map(|index| Seat::new(index, &options, &channels)).collect();
         let (mut publisher, mut subscriber) = (None, None);
         if let Some(address) = options.redis {
             let link = |token| Link::connect(address, token, poll.registry()).map_err(failed);
@@ -190,7 +145,7 @@ impl Harness {
         let redis_failed = |error: io::Error| format!("Redis: {error}");
         let now = Instant::now();
         if now >= self.next_tick {
-            self.figures.own_stall = self.figures.own_stall.max(now - self.next_tick);
+            self.figures.stalled(now - self.next_tick);
             self.next_tick = now + TICK;
             self.on_tick(now)?;
         }
@@ -277,8 +232,7 @@ impl Harness {
                 sum += ear.verdict(is_final.then_some(self.streams[*index].sent));
             }
             if self.running && !seat.ears.is_empty() {
-                let silence = now - seat.last_message;
-                self.figures.longest_silence = self.figures.longest_silence.max(silence);
+                self.figures.silent(now - seat.last_message);
             }
         }
         let mut inbound = self.past_inbound;
@@ -286,8 +240,6 @@ impl Harness {
             // Until the next number arrives only what was sent is known.
             inbound += stream.witness.verdict(is_final.then_some(stream.sent));
         }
-        let figures = std::mem::take(&mut self.figures);
-        let millis = |duration: Duration| duration.as_micros() as f64 / 1000.0;
         let mut report = json!({
             "sockets": self.seats.len(),
             "connected": self.connected(),
@@ -299,12 +251,8 @@ impl Harness {
             "reordered": sum.reordered,
             "disconnects": self.disconnects,
             "handshake_refused": self.refused,
-            "longest_silence_ms": millis(figures.longest_silence),
-            "p50_ms": percentile(&figures.latencies, 50),
-            "p99_ms": percentile(&figures.latencies, 99),
-            "max_ms": figures.longest_latency as f64 / 1000.0,
-            "own_stall_ms": millis(figures.own_stall),
         });
+        std::mem::take(&mut self.figures).tell(&mut report);
         if self.subscriber.is_some() {
             report["inbound"] = json!({
                 "sent": inbound.expected,
@@ -443,11 +391,9 @@ impl Harness {
         if epoch == self.streams[stream as usize].epoch {
             ear.hear(number);
         }
-        let latency = ((now - self.began).as_micros() as u64).saturating_sub(micros);
-        let figures = &mut self.figures;
-        figures.latencies[((latency / BUCKET_MICROS) as usize).min(BUCKETS - 1)] += 1;
-        figures.longest_latency = figures.longest_latency.max(latency);
-        figures.longest_silence = figures.longest_silence.max(now - seat.last_message);
+        let sent = self.began + Duration::from_micros(micros);
+        self.figures.took(now.saturating_duration_since(sent));
+        self.figures.silent(now - seat.last_message);
         seat.last_message = now;
     }
 
@@ -509,48 +455,6 @@ impl Harness {
     }
 }
 
-/// Each hears two channels from outside and two speakers, as far as there are any, and never
-/// itself.
-fn seat(index: usize, options: &Options, streams: &[Stream]) -> Seat {
-    let speaks = (index < options.speakers).then_some(options.channels + index);
-    let outside = (0..options.channels.min(2)).map(|i| (index + i) % options.channels);
-    let speakers = (1..=options.speakers.min(2))
-        .map(|i| options.channels + (index + i) % options.speakers)
-        .filter(|stream| Some(*stream) != speaks);
-    let mut hears: Vec<usize> = outside.chain(speakers).collect();
-    hears.dedup();
-    let mut grant = json!({
-        "subscribe": hears.iter().map(|i| streams[*i].channel.as_str()).collect::<Vec<_>>(),
-    });
-    if let Some(stream) = speaks {
-        grant["publish"] = json!([streams[stream].channel]);
-    }
-    let now = Instant::now();
-    Seat {
-        path: format!("{}{}", options.path, encoded(&grant)),
-        speaks,
-        ears: hears.into_iter().map(|stream| (stream, Ear::default())).collect(),
-        browser: None,
-        open: false,
-        at: Some(now),
-        opened: now,
-        last_message: now,
-    }
-}
-
-/// In milliseconds, from a table of counts.
-fn percentile(latencies: &[u32], percent: u64) -> f64 {
-    let total: u64 = latencies.iter().map(|count| u64::from(*count)).sum();
-    let mut left = total * percent / 100;
-    for (bucket, count) in latencies.iter().enumerate() {
-        if left < u64::from(*count) {
-            return (bucket as u64 * BUCKET_MICROS) as f64 / 1000.0;
-        }
-        left -= u64::from(*count);
-    }
-    0.0
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -561,18 +465,5 @@ mod tests {
         for other in [&b""[..], b"1 2 3", b"1 2 x 4", b"-1 2 3 4", b"\xff 2 3 4"] {
             assert_eq!(numbers(other), None);
         }
-    }
-
-    #[test]
-    fn a_grant_fits_a_url() {
-        assert_eq!(encoded(&json!({ "a": ["b:c"] })), "%7B%22a%22%3A%5B%22b%3Ac%22%5D%7D");
-    }
-
-    #[test]
-    fn percentiles_are_those_of_the_table() {
-        let mut table = vec![0; 100];
-        (table[1], table[50]) = (99, 1);
-        assert_eq!((percentile(&table, 50), percentile(&table, 99)), (0.1, 5.0));
-        assert_eq!(percentile(&[0; 4], 99), 0.0);
     }
 }

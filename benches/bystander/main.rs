@@ -19,9 +19,11 @@
 //! It owns its browsers and its two Redis connections. It never writes to the site but through them.
 
 mod browser;
+mod figures;
 mod harness;
 mod judge;
 mod redis;
+mod seat;
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
