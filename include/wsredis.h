@@ -214,6 +214,22 @@ typedef struct {
     uint8_t https;
 } wsredis_request;
 
+/**
+ * How a keeper is started: a program that calls `wsredis_keeper_run` with the settings of the ini
+ * file that its environment variable `WSREDIS_KEEPER` names, and with `leased` 1 if
+ * `WSREDIS_KEEPER_LEASED` is set.
+ */
+typedef struct {
+    /** `sizeof(wsredis_keeper_command)`. */
+    size_t struct_size;
+    /** The program, an absolute path, and its arguments; ends with NULL. */
+    const char *const *argv;
+    /** The user that it runs as; 0: the caller's. */
+    uint32_t uid;
+    /** The group that it runs as; looked at only with `uid`. */
+    uint32_t gid;
+} wsredis_keeper_command;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -384,7 +400,9 @@ wsredis_status wsredis_grant_check(const wsredis_config *config,
 
 /**
  * Starts an engine with a copy of `config`. Its threads, descriptors and connections come with the
- * first adopt or publish, so this never waits for Redis. `sink` may be NULL: then nothing is
+ * first adopt or publish, so this never waits for Redis. If `config` has `keeper` as a path, the
+ * engine is the keeper's there: the functions and the ownership are the same, and none of them
+ * waits for the keeper, but for answers to `send`, `kick`, `stats` and `health` at most a second. `sink` may be NULL: then nothing is
  * logged.
  *
  * *Returns:* `CONFIG` if the settings do not hold together.
@@ -543,8 +561,8 @@ wsredis_status wsredis_engine_next_event(wsredis_engine *engine, wsredis_event *
 
 /**
  * Closes all sockets with 1012 and waits until the engine has ended, at most `timeout_ms` and no
- * longer than the key `stop-timeout`. Later
- * calls return `STOPPED`. Async-signal-safe: it may be called from a signal handler or an exit
+ * longer than the key `stop-timeout`. An engine in a keeper is only let go of: it and its sockets
+ * stay. Later calls return `STOPPED`. Async-signal-safe: it may be called from a signal handler or an exit
  * handler.
  *
  * *Returns:* `BUSY` if the time was not enough; the engine ends all the same. `WRONG_PROCESS`.
@@ -557,7 +575,8 @@ wsredis_status wsredis_engine_next_event(wsredis_engine *engine, wsredis_event *
  * *Requires:* `engine` is live.
  */
 WSREDIS_MUST_USE
-wsredis_status wsredis_engine_stop(wsredis_engine *engine, uint32_t timeout_ms);
+wsredis_status wsredis_engine_stop(wsredis_engine *engine,
+                                   uint32_t timeout_ms);
 
 /**
  * Frees an engine; what still runs is stopped at once. NULL is allowed. In another process than
@@ -623,6 +642,84 @@ wsredis_status wsredis_handshake_refusal(const wsredis_config *config,
                                          char *buf,
                                          size_t buf_len,
                                          size_t *out_len);
+
+/**
+ * Is a keeper until its end: it holds the sockets of every host whose settings have the same
+ * `keeper` path. It takes over from a keeper that runs there. SIGTERM, SIGINT and SIGQUIT end it in
+ * order: every socket is closed with 1012 within `stop-timeout`. With `leased` 1, and once a host
+ * held its lease, it ends when nobody has held one for `keeper-grace`, with 1001.
+ *
+ * For a process of its own: signals are blocked, SIGHUP and SIGPIPE are ignored from here on.
+ *
+ * *Returns:* `OK` at its end; `CONFIG` for settings that do not hold together or have no path;
+ * `IO` or `BUSY` if it can not have its place.
+ *
+ * *Ownership:* `config` stays the caller's. `sink` may be NULL: lines go to standard error. It gets
+ * what could not be told to a host.
+ *
+ * *Threads:* the process's first, before there are others.
+ *
+ * *Requires:* `config` is live; `sink` may be called from any thread.
+ */
+WSREDIS_MUST_USE
+wsredis_status wsredis_keeper_run(const wsredis_config *config,
+                                  uint8_t leased,
+                                  wsredis_log_sink sink,
+                                  void *userdata);
+
+/**
+ * Makes sure that the keeper of these settings runs, and holds its lease until this process ends or
+ * executes another program; children that it forks hold it, too. A keeper that was built or
+ * configured otherwise hands everything over to the new one.
+ *
+ * *Returns:* `STOPPED` if it does not run after `timeout_ms`; the text says why. `CONFIG` without a
+ * path; `INVALID`; `IO`.
+ *
+ * *Ownership:* everything stays the caller's. One descriptor stays open, closed on exec.
+ *
+ * *Threads:* any; blocks for at most `timeout_ms` and a few seconds.
+ *
+ * *Requires:* `config` is live; `command` is as its struct says; `sink` may be called from any thread.
+ */
+WSREDIS_MUST_USE
+wsredis_status wsredis_keeper_start(const wsredis_config *config,
+                                    const wsredis_keeper_command *command,
+                                    uint32_t timeout_ms,
+                                    wsredis_log_sink sink,
+                                    void *userdata);
+
+/**
+ * Holds a lease of the keeper of these settings, gives its log lines to `sink`, and starts another
+ * one when it has died. For a process or thread of its own: it returns only on a wrong argument.
+ *
+ * *Returns:* `CONFIG` without a path; `INVALID`.
+ *
+ * *Ownership:* everything stays the caller's.
+ *
+ * *Threads:* any; blocks for ever.
+ *
+ * *Requires:* `config` is live; `command` is as its struct says; `sink` may be called from any thread.
+ */
+WSREDIS_MUST_USE
+wsredis_status wsredis_keeper_watch(const wsredis_config *config,
+                                    const wsredis_keeper_command *command,
+                                    wsredis_log_sink sink,
+                                    void *userdata);
+
+/**
+ * Tells the keeper of these settings to close all sockets with 1012 and to end, and waits for that,
+ * at most `timeout_ms` and no longer than its `stop-timeout`.
+ *
+ * *Returns:* `OK` also if none runs; `BUSY` if the time was not enough; `CONFIG` without a path.
+ *
+ * *Ownership:* nothing changes hands.
+ *
+ * *Threads:* any; blocks.
+ *
+ * *Requires:* `config` is live.
+ */
+WSREDIS_MUST_USE
+wsredis_status wsredis_keeper_stop(const wsredis_config *config, uint32_t timeout_ms);
 
 #ifdef __cplusplus
 }  // extern "C"

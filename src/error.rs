@@ -6,11 +6,13 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// The result of everything fallible here.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// What a caller can do about an error. The C status codes are made from it, one for one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// An argument is wrong: null, out of range, not UTF-8, a struct of the wrong size.
     Invalid,

@@ -608,3 +608,7 @@ mod tests {
         assert_eq!(hub.unheard(), unheard.count());
     }
 }
+
+/// stub
+#[derive(serde::Serialize, serde::Deserialize)]
+pub struct ChannelState;

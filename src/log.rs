@@ -23,6 +23,18 @@ pub enum Level {
     Debug = 4,
 }
 
+impl Level {
+    /// The level of this number; the least urgent if there is none.
+    pub fn of(number: u8) -> Self {
+        match number {
+            1 => Level::Error,
+            2 => Level::Warn,
+            3 => Level::Info,
+            _ => Level::Debug,
+        }
+    }
+}
+
 /// Where lines go. Called on any thread, with no lock of ours held.
 pub type Sink = Arc<dyn Fn(Level, &str) + Send + Sync>;
 

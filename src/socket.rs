@@ -435,3 +435,7 @@ impl AsRawFd for Socket {
         self.fd.as_raw_fd()
     }
 }
+
+/// stub
+#[derive(serde::Serialize, serde::Deserialize)]
+pub struct SocketState;

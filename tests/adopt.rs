@@ -199,10 +199,10 @@ fn an_engine_that_was_stopped_gives_the_descriptor_back(loops: usize) {
     assert!(bench.engine.stop(10_000));
     let (mut browser, host) = bench.connection();
     let number = host.as_raw_fd();
-    let (error, fd) = bench.engine.adopt(bench.adoption(host, Offer::default())).unwrap_err();
-    assert_eq!((error.kind, fd), (Kind::Stopped, number));
+    let (error, adoption) = bench.engine.adopt(bench.adoption(host, Offer::default())).unwrap_err();
+    assert_eq!((error.kind, adoption.fd.as_raw_fd()), (Kind::Stopped, number));
     // It is still the host's: nothing was written to it, and only the host closes it.
-    drop(sys::own(fd));
+    drop(adoption);
     let mut rest = Vec::new();
     browser.read_to_end(&mut rest).unwrap();
     assert_eq!(rest, b"");

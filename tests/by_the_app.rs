@@ -40,7 +40,7 @@ fn a_host_that_asks_is_told_what_happens(loops: usize) {
     browser.close(1000);
     browser.closed();
     bench.wait_until_empty();
-    let events: Vec<_> = std::iter::from_fn(|| bench.engine.next_event()).collect();
+    let events: Vec<_> = std::iter::from_fn(|| bench.engine.next_event().unwrap()).collect();
     assert_eq!(events, [Event::Opened(id.clone()), Event::Closed(id, 1000)]);
 }
 

@@ -76,7 +76,7 @@ fn a_kick_closes_those_who_are_meant_and_no_others(loops: usize) {
             }
         }
         wait_until("its end is told", || {
-            bench.engine.next_event() == Some(Event::Closed(id.clone(), 4403))
+            bench.engine.next_event().unwrap() == Some(Event::Closed(id.clone(), 4403))
         });
         let [(mut first, id), (mut other, _), ..] = open();
         bench.engine.kick(&Who::Socket(id.clone())).unwrap();

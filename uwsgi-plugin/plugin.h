@@ -2,6 +2,7 @@
  * hidden visibility and only the struct `wsredis_plugin` leaves the shared object.
  *
  *   wsredis_plugin.c   life: options, start, processes, stop      (read its foot first)
+ *   keeper.c           the process that holds the sockets: started, watched, ended
  *   built_for.c        does this plugin fit this uWSGI binary?
  *   takeover.c         a response with a grant: the socket changes hands
  *   socket.c           uWSGI's sockets, wrapped, and what stands in their place then
@@ -21,6 +22,10 @@ extern struct uwsgi_server uwsgi;
 /* Every line of ours in uWSGI's log begins the same way. */
 #define plugin_log(format, ...) uwsgi_log("wsredis: " format "\n", ##__VA_ARGS__)
 
+/* atexit may run inside a worker's signal handler, and the master waits no longer than
+ * worker-reload-mercy (60 s). The key stop-timeout is shorter and decides. */
+#define PLUGIN_STOP_TIMEOUT_MS 50000
+
 /* Long enough for a reason with a cure, short enough for the stack. */
 #define PLUGIN_WHY_SIZE 512
 
@@ -29,6 +34,15 @@ extern struct uwsgi_server uwsgi;
 /* The one configuration of this process tree. It is complete before any fork and never changes
  * after it. */
 extern wsredis_config *plugin_config;
+
+/* The text of one of its keys, to be freed. */
+char *plugin_key_text(const char *key);
+
+/* Ends the process with the library's reason why this option cannot be. */
+void plugin_option_failed(const char *option, wsredis_status status) __attribute__((noreturn));
+
+/* The library's lines go to uWSGI's log. */
+void plugin_log_sink(void *userdata, uint8_t level, const char *line, size_t len);
 
 /* The engine of this process, started by the first call. NULL: there is none here, and `why`
  * says the reason. Threads: any. */
@@ -39,6 +53,24 @@ wsredis_engine *plugin_engine_if_started(void);
 
 /* The library's last error of this thread, or the status by name where it left no text. */
 void plugin_last_error(wsredis_status status, char why[PLUGIN_WHY_SIZE]);
+
+/* ---- keeper.c ---- */
+
+/* Whether this uWSGI has a keeper of its own. */
+extern int plugin_has_keeper;
+
+/* In a process that was started to be a keeper: is it, and ends the process. */
+void plugin_be_the_keeper(void);
+
+/* Once the options are known: decides on plugin_has_keeper and returns, for the log and to be
+ * freed, where the sockets will live. */
+char *plugin_choose_keeper(void);
+
+/* Makes sure that the keeper runs. In the master, before any fork; may replace plugin_config. */
+void plugin_start_keeper(void);
+
+/* The master is about to execute itself. */
+void plugin_before_reload(void);
 
 /* ---- built_for.c ---- */
 

@@ -1,14 +1,15 @@
 /* RPC for every language that uWSGI hosts: publish without a Redis client, and the engine's
- * numbers.
+ * numbers (the keeper's, where there is one).
  *
  *   uwsgi.call(b"wsredis-publish", b"chat", b"100000", part1, part2)   ->  b"ok", or b"error: ..."
- *   uwsgi.call(b"wsredis-stats")                                       ->  JSON of this process
+ *   uwsgi.call(b"wsredis-stats")                                       ->  JSON of the engine
  *
  * uWSGI's lengths are 16 bit and wrap without an error on either side: 65,536 bytes arrive as 0,
  * 70,000 as 4,464. So the caller states the total length and sends parts of at most 65,535 bytes; a
  * part that wrapped makes the sum wrong, and then nothing is published. The number of arguments
  * wraps at 256 in the same way and is caught by the same sum. The functions run on the caller's
- * thread, hold nothing between two calls and never wait for Redis.
+ * thread, hold nothing between two calls and never wait for Redis; a keeper has one second to answer
+ * with its statistics.
  */
 #include "plugin.h"
 

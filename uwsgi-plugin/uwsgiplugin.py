@@ -40,4 +40,4 @@ CFLAGS = [
 # end the process.
 LDFLAGS = ['-Wl,--exclude-libs,ALL', '-Wl,-z,nodelete']
 LIBS = [os.path.normpath(_library), '-lgcc_s', '-lutil', '-lrt', '-lpthread', '-lm', '-ldl']
-GCC_LIST = ['wsredis_plugin', 'built_for', 'takeover', 'socket', 'route', 'rpc']
+GCC_LIST = ['wsredis_plugin', 'keeper', 'built_for', 'takeover', 'socket', 'route', 'rpc']

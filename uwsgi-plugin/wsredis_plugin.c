@@ -14,16 +14,13 @@
  * An ordinary view authorises the handshake and answers with the header WSRedis-Grant (takeover.c).
  * The processes of uWSGI own what is here: the configuration is read before the first fork, and
  * each process that needs an engine starts its own after it, because threads and connections do not
- * survive fork. This file never writes to a socket.
+ * survive fork. Where a keeper holds the sockets (keeper.c), such an engine is a connection to it.
+ * This file never writes to a socket.
  */
 #include "plugin.h"
 
 /* The table of keys is the library's; this only bounds the copy that uWSGI wants as an array. */
 #define PLUGIN_MAX_OPTIONS 256
-
-/* atexit may run inside a signal handler, and the master waits no longer than worker-reload-mercy
- * (60 s). The key stop-timeout is shorter and decides. */
-#define PLUGIN_STOP_TIMEOUT_MS 50000
 
 wsredis_config *plugin_config;
 
@@ -37,8 +34,7 @@ static struct {
 	pid_t pid;
 } plugin_process = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
-/* Whether the configuration lets several processes reach the same browsers; false on the
- * embedded broker. */
+/* Whether several processes reach the same browsers: through Redis, or through a keeper. */
 static int plugin_is_shared;
 
 void plugin_last_error(wsredis_status status, char why[PLUGIN_WHY_SIZE])
@@ -47,16 +43,30 @@ void plugin_last_error(wsredis_status status, char why[PLUGIN_WHY_SIZE])
 		snprintf(why, PLUGIN_WHY_SIZE, "%s", wsredis_status_name(status));
 }
 
-static void plugin_log_sink(void *userdata, uint8_t level, const char *line, size_t len)
+void plugin_log_sink(void *userdata, uint8_t level, const char *line, size_t len)
 {
 	(void) userdata;
 	(void) level;
 	uwsgi_log("%.*s\n", (int) len, line);
 }
 
+char *plugin_key_text(const char *key)
+{
+	for (size_t size = 1024, len;; size *= 2) {
+		char *text = uwsgi_malloc(size);
+		wsredis_status status =
+			wsredis_config_get(plugin_config, key, strlen(key), text, size, &len);
+		if (status == WSREDIS_STATUS_OK)
+			return text;
+		free(text);
+		if (status != WSREDIS_STATUS_LIMIT)
+			plugin_option_failed(key, status);
+	}
+}
+
 /* ---- options ---- */
 
-static void plugin_option_failed(const char *option, wsredis_status status)
+void plugin_option_failed(const char *option, wsredis_status status)
 {
 	char why[PLUGIN_WHY_SIZE];
 	plugin_last_error(status, why);
@@ -126,6 +136,7 @@ __attribute__((constructor)) static void plugin_opened(void)
 
 static void plugin_on_load(void)
 {
+	plugin_be_the_keeper();
 	wsredis_status status = wsredis_config_new(&plugin_config);
 	if (status != WSREDIS_STATUS_OK)
 		plugin_option_failed("(defaults)", status);
@@ -143,14 +154,12 @@ static void plugin_on_load(void)
  * former life has put there. */
 static void plugin_export(const char *key, const char *variable)
 {
-	char value[4096], mark[64];
-	size_t len = 0;
+	char mark[64];
 	snprintf(mark, sizeof(mark), "%s_BY_PLUGIN", variable);
 	if (getenv(mark))
 		unsetenv(variable);
-	wsredis_status status =
-		wsredis_config_get(plugin_config, key, strlen(key), value, sizeof(value), &len);
-	if (status != WSREDIS_STATUS_OK || !strcmp(value, "none"))
+	char *value = plugin_key_text(key);
+	if (!strcmp(value, "none"))
 		value[0] = 0;
 	const char *set = getenv(variable);
 	if (set && strcmp(set, value))
@@ -159,26 +168,39 @@ static void plugin_export(const char *key, const char *variable)
 			variable, key);
 	if (!set && value[0] && (setenv(variable, value, 1) || setenv(mark, "1", 1)))
 		uwsgi_error("setenv()");
+	free(value);
 }
 
 /* All options are known and nothing is forked yet: what does not hold together ends uWSGI here. */
 static int plugin_init(void)
 {
 	char why[PLUGIN_WHY_SIZE];
-	uint32_t processes = uwsgi.numproc > 0 ? (uint32_t) uwsgi.numproc : 1;
+	char *place = plugin_choose_keeper();
+	/* The keeper is started later, but it will be the one process that the browsers see. */
+	uint32_t processes =
+		uwsgi.numproc > 0 && !plugin_has_keeper ? (uint32_t) uwsgi.numproc : 1;
 	wsredis_status status = wsredis_config_check(plugin_config, processes);
 	if (status != WSREDIS_STATUS_OK) {
 		plugin_last_error(status, why);
 		plugin_log("%s", why);
 		exit(1);
 	}
-	plugin_is_shared = wsredis_config_check(plugin_config, 2) == WSREDIS_STATUS_OK;
+	plugin_is_shared =
+		plugin_has_keeper || wsredis_config_check(plugin_config, 2) == WSREDIS_STATUS_OK;
 	plugin_export("redis-url", "WSREDIS_REDIS_URL");
 	plugin_export("channel-prefix", "WSREDIS_CHANNEL_PREFIX");
 	plugin_check_routes();
-	plugin_log("version %s, %s", wsredis_version(),
-		plugin_is_shared ? "connected through Redis" : "embedded broker (one worker)");
+	plugin_log("version %s, %s", wsredis_version(), place);
+	free(place);
 	return 0;
+}
+
+/* In the master, before apps are loaded and anything is forked. In post_init the RPC functions
+ * would crash uWSGI 2.0.21: the table of workers is not there yet. */
+static void plugin_preinit_apps(void)
+{
+	plugin_register_rpc();
+	plugin_start_keeper();
 }
 
 /* ---- processes, after fork ---- */
@@ -204,8 +226,8 @@ wsredis_engine *plugin_engine(char why[PLUGIN_WHY_SIZE])
 	 * word. */
 	if (uwsgi.mywid == 0 && !plugin_is_shared) {
 		snprintf(why, PLUGIN_WHY_SIZE,
-			"the embedded broker is reachable from the worker only: set "
-			"wsredis-redis-url to publish from mules and spoolers");
+			"the embedded broker is reachable from the worker only: set wsredis-redis-url, or let "
+			"a keeper hold the sockets (wsredis-keeper), to publish from mules and spoolers");
 		return NULL;
 	}
 	pthread_mutex_lock(&plugin_process.lock);
@@ -251,9 +273,9 @@ __attribute__((visibility("default"))) struct uwsgi_plugin wsredis_plugin = {
 	.options = plugin_options,
 	.on_load = plugin_on_load,
 	.init = plugin_init,
-	/* In post_init it crashes uWSGI 2.0.21: the table of workers is not there yet. */
-	.preinit_apps = plugin_register_rpc,
+	.preinit_apps = plugin_preinit_apps,
 	.post_fork = plugin_post_fork,
 	.rpc = plugin_rpc,
 	.atexit = plugin_atexit,
+	.master_cleanup = plugin_before_reload,
 };

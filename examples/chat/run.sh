@@ -1,7 +1,7 @@
 #!/bin/bash
 # Serves the chat: `make run`, which builds everything first. Ends with Ctrl-C.
 #
-# From the environment: PORT (8080), REDIS (a redis:// URL; without it, the embedded broker and one worker), UWSGI and
+# From the environment: PORT (8080), REDIS (a redis:// URL; without it, the embedded broker), UWSGI and
 # CHAT_VENV (Debian's uWSGI, and a virtualenv for its Python with Django in it).
 set -euo pipefail
 cd "$(dirname "$0")/../.."

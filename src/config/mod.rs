@@ -77,6 +77,16 @@ impl Config {
         Ok(())
     }
 
+    /// The keys that were set as a `[wsredis]` section, which [`Config::load_ini`] reads. It may hold
+    /// a password.
+    pub fn ini(&self) -> String {
+        let mut text = String::from("[wsredis]\n");
+        for set in &self.set {
+            text.extend([set.key, " = ", &set.text, "\n"]);
+        }
+        text
+    }
+
     /// Does it hold together for a host that runs the engine in so many processes? Gives warnings
     /// for the log.
     pub fn check(&self, processes: u32) -> Result<Vec<String>> {

@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 
 use mio::Waker;
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
@@ -62,7 +63,7 @@ pub(super) struct Newcomer {
 }
 
 /// Whose sockets are meant.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Who {
     /// The socket with this id.
     Socket(String),

@@ -7,7 +7,7 @@
 //! do share is in [`Shared`].
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::os::fd::{IntoRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
@@ -115,15 +115,22 @@ impl Local {
         &self.config
     }
 
+    /// Where its lines go.
+    pub(super) fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// The handshakes that were refused.
+    pub(super) fn refusals(&self) -> &Arc<Refusals> {
+        &self.refusals
+    }
+
     fn running(&self) -> Result<&Running> {
         if self.process != sys::process_id() {
-            return Err(Error::new(
-                Kind::WrongProcess,
-                "the engine was started in another process: start it after the fork",
-            ));
+            return Err(wrong_process());
         }
         if self.stopped.load(SeqCst) {
-            return Err(Error::new(Kind::Stopped, "the engine was stopped"));
+            return Err(stopped());
         }
         if self.running.get().is_none() {
             let _one_at_a_time = self.starting.lock();
@@ -212,22 +219,22 @@ impl Local {
         self.log.line(level, &text);
     }
 
-    /// Hands a socket to a loop. On an error the descriptor is given back and nothing was written
+    /// Hands a socket to a loop. On an error it is given back and nothing was written
     /// to it.
-    pub fn adopt(&self, adoption: Adoption) -> std::result::Result<(), (Error, RawFd)> {
+    pub fn adopt(&self, adoption: Adoption) -> std::result::Result<(), (Error, Box<Adoption>)> {
         let checked = adoption.check(&self.config).and_then(|checked| {
             let running = self.running()?;
             Ok((checked, running))
         });
         let ((grant, envelope), running) = match checked {
             Ok(checked) => checked,
-            Err(error) => return Err((error, adoption.fd.into_raw_fd())),
+            Err(error) => return Err((error, Box::new(adoption))),
         };
         let ports = &running.shared.ports;
         let port = &ports[self.next_loop.fetch_add(1, Relaxed) as usize % ports.len()];
         let newcomer = Newcomer { adoption, grant, envelope };
         port.inbox.push(Command::Adopt(Box::new(newcomer))).map_err(|command| match command {
-            Command::Adopt(newcomer) => (busy(), newcomer.adoption.fd.into_raw_fd()),
+            Command::Adopt(newcomer) => (busy(), Box::new(newcomer.adoption)),
             _ => unreachable!("the command that was pushed comes back"),
         })
     }
@@ -235,7 +242,7 @@ impl Local {
     /// Publishes a message to everyone who hears the channel, in this engine and, with Redis,
     /// everywhere. OK: it is queued; messages of one channel keep their order.
     pub fn publish(&self, channel: &str, payload: &[u8]) -> Result<()> {
-        crate::grant::check_channel(channel).map_err(|why| Error::new(Kind::Invalid, why))?;
+        check_publish(&self.config, channel, payload)?;
         let running = self.running()?;
         let shared = &running.shared;
         if let Some(broker) = &shared.broker {
@@ -249,14 +256,6 @@ impl Local {
             return Ok(());
         }
         let size = size_of_publish(&self.config, channel, payload);
-        let limit = self.config.publish_queue_limit.min(self.config.max_redis_message_size);
-        if size > limit as u64 {
-            let text = format!(
-                "a message of {} bytes is too large (publish-queue-limit, max-redis-message-size)",
-                payload.len()
-            );
-            return Err(Error::new(Kind::Limit, text));
-        }
         let mut hasher = DefaultHasher::new();
         channel.hash(&mut hasher);
         let port = &shared.ports[hasher.finish() as usize % shared.ports.len()];
@@ -317,6 +316,13 @@ impl Local {
         let ports = self.running.get().map_or(&[][..], |running| &running.shared.ports);
         let loops: Vec<&Counters> = ports.iter().map(|port| &port.counters).collect();
         stats::json(&loops, &self.refusals)
+    }
+
+    /// Counts a message that was taken and can not be published.
+    pub(super) fn count_unpublished(&self) {
+        if let Some(running) = self.running.get() {
+            running.shared.ports[0].counters.publish_failed.add(1);
+        }
     }
 
     /// Does it hear everything it should? Says why not.
@@ -394,9 +400,32 @@ fn stop_all(shared: &Shared, timeout_ms: u32) {
     }
 }
 
+/// Can this ever be published?
+pub(super) fn check_publish(config: &Config, channel: &str, payload: &[u8]) -> Result<()> {
+    crate::grant::check_channel(channel).map_err(|why| Error::new(Kind::Invalid, why))?;
+    let limit = config.publish_queue_limit.min(config.max_redis_message_size);
+    if config.redis_url.is_none() || size_of_publish(config, channel, payload) <= limit as u64 {
+        return Ok(());
+    }
+    let text = format!(
+        "a message of {} bytes is too large (publish-queue-limit, max-redis-message-size)",
+        payload.len()
+    );
+    Err(Error::new(Kind::Limit, text))
+}
+
 /// How many bytes a message takes on its way to Redis.
 pub(super) fn size_of_publish(config: &Config, channel: &str, payload: &[u8]) -> u64 {
     (payload.len() + channel.len() + config.channel_prefix.len() + COMMAND_ROOM) as u64
+}
+
+pub(super) fn wrong_process() -> Error {
+    let text = "the engine was started in another process: start it after the fork";
+    Error::new(Kind::WrongProcess, text)
+}
+
+pub(super) fn stopped() -> Error {
+    Error::new(Kind::Stopped, "the engine was stopped")
 }
 
 fn busy() -> Error {

@@ -11,19 +11,22 @@ mod events;
 mod fanout;
 mod inbound;
 mod inbox;
+pub mod keeper;
 mod links;
 mod local;
 mod stats;
+mod transfer;
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
 pub use events::Event;
 pub use inbox::{Adoption, Who};
+pub use keeper::Remote;
 pub use local::Local;
 pub use stats::Refusals;
 
-use crate::config::Config;
+use crate::config::{Config, Keeper};
 use crate::error::{Error, Result};
 use crate::log::Log;
 
@@ -31,12 +34,18 @@ use crate::log::Log;
 pub enum Engine {
     /// Its loops run in this process.
     Here(Box<Local>),
+    /// They run in a keeper.
+    Kept(Box<Remote>),
 }
 
 impl Engine {
     /// The engine that `config` asks for. Nothing is started or connected yet. `refusals` may be
     /// counted by the host as well.
     pub fn new(config: Config, log: Log, refusals: Arc<Refusals>) -> Result<Self> {
+        if let Keeper::At(path) = &config.keeper {
+            let path = path.clone();
+            return Ok(Engine::Kept(Box::new(Remote::new(config, path, log, refusals)?)));
+        }
         Ok(Engine::Here(Box::new(Local::new(config, log, refusals)?)))
     }
 
@@ -44,13 +53,15 @@ impl Engine {
     pub fn config(&self) -> &Config {
         match self {
             Engine::Here(local) => local.config(),
+            Engine::Kept(remote) => remote.config(),
         }
     }
 
-    /// Hands a socket over. On an error the descriptor is given back and nothing was written to it.
-    pub fn adopt(&self, adoption: Adoption) -> std::result::Result<(), (Error, RawFd)> {
+    /// Hands a socket over. On an error it is given back and nothing was written to it.
+    pub fn adopt(&self, adoption: Adoption) -> std::result::Result<(), (Error, Box<Adoption>)> {
         match self {
             Engine::Here(local) => local.adopt(adoption),
+            Engine::Kept(remote) => remote.adopt(adoption),
         }
     }
 
@@ -59,6 +70,7 @@ impl Engine {
     pub fn publish(&self, channel: &str, payload: &[u8]) -> Result<()> {
         match self {
             Engine::Here(local) => local.publish(channel, payload),
+            Engine::Kept(remote) => remote.publish(channel, payload),
         }
     }
 
@@ -66,6 +78,7 @@ impl Engine {
     pub fn send(&self, socket_id: &str, payload: &[u8]) -> Result<()> {
         match self {
             Engine::Here(local) => local.send(socket_id, payload),
+            Engine::Kept(remote) => remote.send(socket_id, payload),
         }
     }
 
@@ -74,6 +87,7 @@ impl Engine {
     pub fn kick(&self, who: &Who) -> Result<()> {
         match self {
             Engine::Here(local) => local.kick(who),
+            Engine::Kept(remote) => remote.kick(who),
         }
     }
 
@@ -81,6 +95,7 @@ impl Engine {
     pub fn stats(&self) -> Result<String> {
         match self {
             Engine::Here(local) => Ok(local.stats()),
+            Engine::Kept(remote) => remote.stats(),
         }
     }
 
@@ -88,6 +103,7 @@ impl Engine {
     pub fn health(&self) -> Result<()> {
         match self {
             Engine::Here(local) => local.health(),
+            Engine::Kept(remote) => remote.health(),
         }
     }
 
@@ -95,6 +111,7 @@ impl Engine {
     pub fn events_fd(&self) -> Result<RawFd> {
         match self {
             Engine::Here(local) => local.events_fd(),
+            Engine::Kept(remote) => remote.events_fd(),
         }
     }
 
@@ -102,6 +119,7 @@ impl Engine {
     pub fn next_event(&self) -> Result<Option<Event>> {
         match self {
             Engine::Here(local) => Ok(local.next_event()),
+            Engine::Kept(remote) => remote.next_event(),
         }
     }
 
@@ -112,6 +130,10 @@ impl Engine {
     pub fn stop(&self, timeout_ms: u32) -> bool {
         match self {
             Engine::Here(local) => local.stop(timeout_ms),
+            Engine::Kept(remote) => {
+                remote.stop();
+                true
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use super::guard::{
     copy_whole, guard, guard_or, object, put, read_sized, room, size_at, slice, text, write_sized,
     wsredis_status,
 };
+use crate::config::Config;
 use crate::engine::{Adoption, Engine, Event, Who};
 use crate::error::{Error, Kind, Result};
 use crate::log::{Level, Log};
@@ -60,8 +61,21 @@ impl Sink {
     }
 }
 
+/// The log that `sink` stands for.
+pub(super) fn log_of(sink: wsredis_log_sink, userdata: *mut c_void, config: &Config) -> Log {
+    match sink {
+        Some(sink) => {
+            let sink = Sink(sink, userdata);
+            Log::new(Arc::new(move |level, line: &str| sink.call(level, line)), config.log_level)
+        }
+        None => Log::none(),
+    }
+}
+
 /// Starts an engine with a copy of `config`. Its threads, descriptors and connections come with the
-/// first adopt or publish, so this never waits for Redis. `sink` may be NULL: then nothing is
+/// first adopt or publish, so this never waits for Redis. If `config` has `keeper` as a path, the
+/// engine is the keeper's there: the functions and the ownership are the same, and none of them
+/// waits for the keeper, but for answers to `send`, `kick`, `stats` and `health` at most a second. `sink` may be NULL: then nothing is
 /// logged.
 ///
 /// *Returns:* `CONFIG` if the settings do not hold together.
@@ -85,14 +99,7 @@ pub unsafe extern "C" fn wsredis_engine_start(
         // SAFETY: the caller's promise.
         let config = unsafe { object(config, "config")? };
         config.policy()?;
-        let log = match sink {
-            Some(sink) => {
-                let sink = Sink(sink, userdata);
-                let call = move |level, line: &str| sink.call(level, line);
-                Log::new(Arc::new(call), config.config.log_level)
-            }
-            None => Log::none(),
-        };
+        let log = log_of(sink, userdata, &config.config);
         let engine = Engine::new(config.config.clone(), log, Arc::clone(&config.refusals))?;
         let engine = wsredis_engine { engine, process: sys::process_id() };
         // SAFETY: the caller's promise.
@@ -183,7 +190,7 @@ pub unsafe extern "C" fn wsredis_engine_adopt(
             mirror: a.mirror == 1,
         };
         engine.adopt(adoption).map_err(|(error, adoption)| {
-            let _ = adoption.into_raw_fd(); // Still the host's.
+            let _ = adoption.fd.into_raw_fd(); // Still the host's.
             error
         })
     })
@@ -432,8 +439,8 @@ fn converted(event: Event) -> wsredis_event {
 }
 
 /// Closes all sockets with 1012 and waits until the engine has ended, at most `timeout_ms` and no
-/// longer than the key `stop-timeout`. Later
-/// calls return `STOPPED`. Async-signal-safe: it may be called from a signal handler or an exit
+/// longer than the key `stop-timeout`. An engine in a keeper is only let go of: it and its sockets
+/// stay. Later calls return `STOPPED`. Async-signal-safe: it may be called from a signal handler or an exit
 /// handler.
 ///
 /// *Returns:* `BUSY` if the time was not enough; the engine ends all the same. `WRONG_PROCESS`.

@@ -1,4 +1,4 @@
-//! The C ABI: every function of `include/wsredis.h`, in three groups. Each checks, converts, calls
+//! The C ABI: every function of `include/wsredis.h`, in four groups. Each checks, converts, calls
 //! the floor below and converts back; nothing is decided here.
 //!
 //! An argument that is an enum in C comes as an integer and is checked: C can pass any.
@@ -8,6 +8,7 @@ mod config;
 mod engine;
 mod guard;
 mod handshake;
+mod keeper;
 
 use std::ffi::c_char;
 
@@ -15,6 +16,7 @@ pub use config::*;
 pub use engine::*;
 pub use guard::wsredis_status;
 pub use handshake::*;
+pub use keeper::*;
 
 /// The number of this ABI. It changes only when something that was there is gone or different; what
 /// is new does not change it.

@@ -445,3 +445,7 @@ impl Link {
         self.is_ending = false;
     }
 }
+
+/// stub
+#[derive(serde::Serialize, serde::Deserialize)]
+pub struct LinkState;

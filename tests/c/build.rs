@@ -14,6 +14,7 @@ pub const SANITIZED: [&str; 3] =
     ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
 
 /// Is there such a tool? If not, the test is left out loudly, or fails where all must run.
+#[allow(dead_code, reason = "not every test asks")]
 pub fn has(tool: &str) -> bool {
     if Command::new(tool).arg("--version").output().is_ok_and(|o| o.status.success()) {
         return true;

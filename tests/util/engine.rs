@@ -98,10 +98,7 @@ impl Bench {
         };
         match self.engine.adopt(self.adoption(host, offer)) {
             Ok(()) => Ok(browser),
-            Err((error, fd)) => {
-                drop(wsredis::sys::own(fd));
-                Err(error)
-            }
+            Err((error, _)) => Err(error),
         }
     }
 

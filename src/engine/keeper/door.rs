@@ -1,0 +1,574 @@
+//! The keeper's end: who may come in, what each peer asks for, and when the keeper ends.
+//!
+//! Runs on the main thread of the keeper's process with a poll of its own; the loops of the engine
+//! have theirs. A message or a socket that the engine is too busy for is held, and its peer is not
+//! read until the engine has taken it: what a peer was allowed to send is never dropped. What a peer
+//! sends wrongly costs only that peer its connection.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use slab::Slab;
+
+use super::super::events::Event;
+use super::super::inbox::Adoption;
+use super::super::local::Local;
+use super::super::stats::Refusals;
+use super::voice::Voice;
+use super::wire::{self, Fault, Message, Packet, Question};
+use super::{Identity, handover};
+use crate::cause::{Cause, Refusal};
+use crate::error::{Error, Kind, Result};
+use crate::log::{Level, Log};
+use crate::sys;
+
+const LISTENER: Token = Token(usize::MAX);
+const SIGNALS: Token = Token(usize::MAX - 1);
+const EVENTS: Token = Token(usize::MAX - 2);
+
+/// How soon something that is held, or could not be accepted, is tried again.
+const RETRY: Duration = Duration::from_millis(2);
+/// Packets of one peer in a row; then the others have their turn.
+const BUDGET: usize = 64;
+/// Events that wait for a peer that watches and does not read.
+const EVENT_LIMIT: usize = 65_536;
+
+/// The path, and what makes it this keeper's. Both go to a successor.
+pub(super) struct Entrance {
+    pub path: PathBuf,
+    pub listener: OwnedFd,
+    /// Locked for as long as any keeper is at this path.
+    pub lock: OwnedFd,
+}
+
+/// A connection of a host, a lease, or a successor.
+pub(super) struct Peer {
+    pub connection: OwnedFd,
+    /// It holds a lease.
+    pub lease: bool,
+    /// It wants log lines.
+    pub logs: bool,
+    /// It wants events.
+    pub watches: bool,
+    /// What the engine is too busy for just now. Nothing is read meanwhile.
+    pub held: Option<Held>,
+    /// Events that it has not taken yet.
+    pub events: VecDeque<Event>,
+    /// How many more there were than can wait.
+    pub dropped: u64,
+}
+
+/// What waits for the engine.
+pub(super) enum Held {
+    Socket(Box<Adoption>),
+    Message(String, Vec<u8>),
+}
+
+impl Peer {
+    pub fn new(connection: OwnedFd) -> Self {
+        Peer {
+            connection,
+            lease: false,
+            logs: false,
+            watches: false,
+            held: None,
+            events: VecDeque::new(),
+            dropped: 0,
+        }
+    }
+}
+
+/// How a keeper's life ends.
+pub(super) enum End {
+    /// Its sockets are closed; the path is to be removed.
+    Closed,
+    /// Everything is a successor's, the path too.
+    HandedOver,
+}
+
+/// The keeper, while it serves.
+pub(super) struct Door {
+    poll: Poll,
+    pub entrance: Entrance,
+    /// Kept open: its end is what the poll waits for.
+    _signals: OwnedFd,
+    pub engine: Local,
+    refusals: Arc<Refusals>,
+    pub identity: Identity,
+    pub log: Log,
+    voice: Voice,
+    pub peers: Slab<Peer>,
+    /// Peers that may have more to read.
+    unread: Vec<usize>,
+    /// It ends when no lease is held for a while: it was started for one, or had one.
+    leased: bool,
+    /// When a keeper without a lease ends.
+    ends_at: Option<Instant>,
+    /// A connection could not be accepted.
+    accept_again: bool,
+    watched: bool,
+    buffer: Vec<u8>,
+}
+
+impl Door {
+    /// A keeper that has its place and does not serve yet.
+    pub fn new(
+        entrance: Entrance,
+        signals: OwnedFd,
+        engine: Local,
+        identity: Identity,
+        voice: Voice,
+        leased: bool,
+    ) -> Result<Self> {
+        let failed = |error: io::Error| Error::io("opening the keeper's door", &error);
+        let poll = Poll::new().map_err(failed)?;
+        for (fd, token) in [(&entrance.listener, LISTENER), (&signals, SIGNALS)] {
+            let fd = fd.as_raw_fd();
+            poll.registry()
+                .register(&mut SourceFd(&fd), token, Interest::READABLE)
+                .map_err(failed)?;
+        }
+        Ok(Door {
+            poll,
+            entrance,
+            _signals: signals,
+            refusals: Arc::clone(engine.refusals()),
+            log: engine.log().clone(),
+            engine,
+            identity,
+            voice,
+            peers: Slab::new(),
+            unread: Vec::new(),
+            leased,
+            ends_at: None,
+            accept_again: true,
+            watched: false,
+            buffer: Vec::new(),
+        })
+    }
+
+    /// Serves until the end.
+    pub fn serve(mut self) -> Result<End> {
+        let mut events = Events::with_capacity(256);
+        loop {
+            self.mind_the_lease();
+            if self.ends_at.is_some_and(|at| at <= Instant::now()) {
+                self.log.line(Level::Warn, "wsredis: keeper ends: nobody holds its lease any more");
+                return Ok(self.close(Cause::GoingAway, u32::MAX));
+            }
+            match self.poll.poll(&mut events, self.timeout()) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(Error::io("the keeper's epoll", &error)),
+            }
+            for event in &events {
+                match event.token() {
+                    LISTENER => self.accept_again = true,
+                    SIGNALS => {
+                        self.log.line(Level::Info, "wsredis: keeper was told to end by a signal");
+                        return Ok(self.close(Cause::Restart, u32::MAX));
+                    }
+                    EVENTS => self.tell_events(),
+                    Token(index) => self.unread.push(index),
+                }
+            }
+            if self.accept_again {
+                self.accept();
+            }
+            if let Some(end) = self.read_peers() {
+                return Ok(end);
+            }
+        }
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        if !self.unread.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let retry = self.accept_again || self.peers.iter().any(|(_, peer)| peer.held.is_some());
+        let retry = retry.then_some(RETRY);
+        let left = self.ends_at.map(|at| at.saturating_duration_since(Instant::now()));
+        // Rounded up: waking too early would be waking twice.
+        retry.into_iter().chain(left.map(|left| left + Duration::from_millis(1))).min()
+    }
+
+    fn mind_the_lease(&mut self) {
+        let held = self.peers.iter().any(|(_, peer)| peer.lease);
+        self.leased |= held;
+        if held || !self.leased {
+            self.ends_at = None;
+        } else if self.ends_at.is_none() {
+            self.ends_at = Some(Instant::now() + self.engine.config().keeper_grace);
+        }
+    }
+
+    fn accept(&mut self) {
+        loop {
+            self.accept_again = false;
+            let connection = match sys::packet_accept(&self.entrance.listener) {
+                Ok(connection) => connection,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    // No descriptor is left, most likely. Nobody tells us of it again.
+                    self.accept_again = true;
+                    self.log.limited(Level::Warn, "keeper_accept", || {
+                        format!("wsredis: keeper can not accept a host: {error}")
+                    });
+                    return;
+                }
+            };
+            if let Err(why) = check_user(&connection) {
+                self.log.limited(Level::Warn, "keeper_user", || {
+                    format!("wsredis: keeper refused a connection: {why}")
+                });
+                continue;
+            }
+            let welcome = Message::Welcome {
+                library: self.identity.library,
+                fingerprint: self.identity.fingerprint,
+                process: sys::process_id(),
+            };
+            if wire::send(&connection, &welcome, &[]).is_ok() {
+                self.admit(Peer::new(connection));
+            }
+        }
+    }
+
+    /// Lets a peer in. It is read at once: what it said before is not told again.
+    pub fn admit(&mut self, peer: Peer) {
+        let fd = peer.connection.as_raw_fd();
+        if peer.logs {
+            self.voice.speak_to(&peer.connection);
+        }
+        let watches = peer.watches;
+        let index = self.peers.insert(peer);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if self.poll.registry().register(&mut SourceFd(&fd), Token(index), interest).is_err() {
+            self.peers.remove(index);
+            return;
+        }
+        if watches {
+            self.watch();
+        }
+        self.unread.push(index);
+    }
+
+    /// Lets a peer go. Nothing of it is held: it is not read while something is.
+    pub fn dismiss(&mut self, index: usize) -> Option<Peer> {
+        let peer = self.peers.try_remove(index)?;
+        let fd = peer.connection.as_raw_fd();
+        let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
+        Some(peer)
+    }
+
+    fn read_peers(&mut self) -> Option<End> {
+        let held: Vec<usize> =
+            self.peers.iter().filter(|(_, peer)| peer.held.is_some()).map(|(i, _)| i).collect();
+        self.unread.extend(held);
+        let mut unread = std::mem::take(&mut self.unread);
+        unread.sort_unstable();
+        unread.dedup();
+        for index in unread {
+            if let Some(end) = self.read_peer(index) {
+                return Some(end);
+            }
+        }
+        None
+    }
+
+    fn read_peer(&mut self, index: usize) -> Option<End> {
+        for _ in 0..BUDGET {
+            let peer = self.peers.get_mut(index)?;
+            if let Some(held) = peer.held.take() {
+                self.offer(index, held);
+                if self.peers.get(index)?.held.is_some() {
+                    return None;
+                }
+            }
+            let peer = self.peers.get_mut(index)?;
+            match wire::receive(&peer.connection, &mut self.buffer) {
+                Ok(packet) => match self.heard(index, packet) {
+                    Ok(None) => {}
+                    Ok(end) => return end,
+                    Err((why, descriptors)) => {
+                        self.complain(index, why, &descriptors);
+                        return None;
+                    }
+                },
+                Err(Fault::Nothing) => {
+                    self.flush_events(index);
+                    return None;
+                }
+                Err(Fault::End) => {
+                    self.dismiss(index);
+                    return None;
+                }
+                Err(Fault::Garbage(why, descriptors)) => {
+                    self.complain(index, why, &descriptors);
+                    return None;
+                }
+            }
+        }
+        self.unread.push(index);
+        None
+    }
+
+    /// A peer that does not keep to the rules goes. A socket that came with what was not understood
+    /// still gets its HTTP answer.
+    fn complain(&mut self, index: usize, why: &str, descriptors: &[OwnedFd]) {
+        self.log.limited(Level::Warn, "keeper_garbage", || {
+            format!("wsredis: keeper closes the connection of a host: {why}")
+        });
+        for descriptor in descriptors {
+            if sys::check_stream_socket(descriptor.as_raw_fd()).is_ok() {
+                self.refuse(descriptor, Refusal::Full);
+            }
+        }
+        self.dismiss(index);
+    }
+
+    /// One packet of a peer. An error: it is not allowed, and what it brought is given back.
+    fn heard(
+        &mut self,
+        index: usize,
+        mut packet: Packet,
+    ) -> std::result::Result<Option<End>, (&'static str, Vec<OwnedFd>)> {
+        let mut descriptors = std::mem::take(&mut packet.descriptors);
+        let message = match packet.message() {
+            Ok(message) => message,
+            Err(why) => return Err((why, descriptors)),
+        };
+        let wanted = usize::from(matches!(message, Message::Adopt { .. }));
+        if descriptors.len() != wanted {
+            return Err(("it sent too few or too many descriptors", descriptors));
+        }
+        match message {
+            Message::Adopt {
+                grant,
+                answer,
+                leftover,
+                remote_address,
+                host,
+                path_digest,
+                mirror,
+            } => {
+                if let Err(error) = sys::check_stream_socket(descriptors[0].as_raw_fd()) {
+                    self.log.limited(Level::Warn, "keeper_descriptor", || {
+                        format!("wsredis: a host sent something else than a connection: {error}")
+                    });
+                    return Err(("it sent a descriptor that is no connection", descriptors));
+                }
+                let adoption = Adoption {
+                    fd: descriptors.remove(0),
+                    grant: grant.to_vec(),
+                    answer: answer.to_vec(),
+                    leftover: leftover.to_vec(),
+                    remote_address: remote_address.to_owned(),
+                    host: host.to_owned(),
+                    path_digest,
+                    mirror,
+                };
+                self.offer(index, Held::Socket(Box::new(adoption)));
+            }
+            Message::Publish { channel, payload } => {
+                self.offer(index, Held::Message(channel.to_owned(), payload.to_vec()));
+            }
+            Message::Refused(counts) => {
+                for (refusal, count) in counts {
+                    if let Some(refusal) = Refusal::ALL.get(usize::from(refusal)) {
+                        self.refusals.of(*refusal).add(count);
+                    }
+                }
+            }
+            Message::Ask { number, question } => {
+                let answer = self.answer(question);
+                let answer = answer.as_deref().map_err(|error| (error.kind, error.text.as_str()));
+                let message = Message::Answer { number, answer };
+                let sent = wire::send(&self.peers[index].connection, &message, &[]);
+                if sent.is_err() {
+                    return Err(("it asks and does not read the answers", descriptors));
+                }
+            }
+            Message::Watch => {
+                self.peers[index].watches = true;
+                self.watch();
+            }
+            Message::Lease { logs } => {
+                let peer = &mut self.peers[index];
+                (peer.lease, peer.logs) = (true, logs);
+                if logs {
+                    self.voice.speak_to(&peer.connection);
+                }
+            }
+            Message::Stop { timeout_ms } => {
+                self.log.line(Level::Info, "wsredis: keeper was told to end by its host");
+                return Ok(Some(self.close(Cause::Restart, timeout_ms)));
+            }
+            Message::Retire => return Ok(Some(self.retire())),
+            Message::TakeOver => return Ok(handover::give(self, index)),
+            _ => return Err(("what it says is not for a keeper", descriptors)),
+        }
+        Ok(None)
+    }
+
+    /// Gives something to the engine; what it is too busy for is held.
+    fn offer(&mut self, index: usize, offer: Held) {
+        let busy = match offer {
+            Held::Socket(adoption) => match self.engine.adopt(*adoption) {
+                Ok(()) => None,
+                Err((error, adoption)) if error.kind == Kind::Busy => Some(Held::Socket(adoption)),
+                Err((error, adoption)) => {
+                    self.log.limited(Level::Error, "keeper_refused", || {
+                        format!("wsredis: keeper refused a handshake: {error}")
+                    });
+                    let is_grant = matches!(error.kind, Kind::Grant | Kind::Invalid);
+                    let refusal = if is_grant { Refusal::Grant } else { Refusal::Full };
+                    self.refuse(&adoption.fd, refusal);
+                    None
+                }
+            },
+            Held::Message(channel, payload) => match self.engine.publish(&channel, &payload) {
+                Ok(()) => None,
+                Err(error) if error.kind == Kind::Busy => Some(Held::Message(channel, payload)),
+                Err(error) => {
+                    self.engine.count_unpublished();
+                    self.log.limited(Level::Error, "keeper_unpublished", || {
+                        format!("wsredis: a message of a host was not published: {error}")
+                    });
+                    None
+                }
+            },
+        };
+        if let Some(peer) = self.peers.get_mut(index) {
+            peer.held = busy;
+        }
+    }
+
+    pub fn refuse(&self, connection: &OwnedFd, refusal: Refusal) {
+        self.refusals.of(refusal).add(1);
+        let _ = sys::send(connection, refusal.answer().as_bytes());
+    }
+
+    fn answer(&self, question: Question) -> Result<String> {
+        match question {
+            Question::Send { socket, payload } => self.engine.send(socket, payload).map(drop)?,
+            Question::Kick(who) => self.engine.kick(&who)?,
+            Question::Health => self.engine.health()?,
+            Question::Stats => return Ok(self.engine.stats()),
+        }
+        Ok(String::new())
+    }
+
+    // Events.
+
+    /// Begins to listen to the engine's events, once.
+    fn watch(&mut self) {
+        if self.watched {
+            return;
+        }
+        if let Ok(fd) = self.engine.events_fd() {
+            let registered =
+                self.poll.registry().register(&mut SourceFd(&fd), EVENTS, Interest::READABLE);
+            self.watched = registered.is_ok();
+        }
+    }
+
+    fn tell_events(&mut self) {
+        while let Some(event) = self.engine.next_event() {
+            for (_, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.watches) {
+                if peer.events.len() < EVENT_LIMIT {
+                    peer.events.push_back(event.clone());
+                } else {
+                    peer.dropped += 1;
+                }
+            }
+        }
+        let watching: Vec<usize> =
+            self.peers.iter().filter(|(_, peer)| peer.watches).map(|(i, _)| i).collect();
+        for index in watching {
+            self.flush_events(index);
+        }
+    }
+
+    /// Sends events until the peer's queue is full; its descriptor tells when it has room.
+    fn flush_events(&mut self, index: usize) {
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        loop {
+            if peer.dropped > 0 && peer.events.is_empty() {
+                peer.events.push_back(Event::Overflow(std::mem::take(&mut peer.dropped)));
+            }
+            let Some(event) = peer.events.front() else { return };
+            let message = match event {
+                Event::Opened(id) => Message::Opened(id),
+                Event::Closed(id, code) => Message::Closed(id, *code),
+                Event::Overflow(n) => Message::Overflow(*n),
+            };
+            if wire::send(&peer.connection, &message, &[]).is_err() {
+                return;
+            }
+            peer.events.pop_front();
+        }
+    }
+
+    // The end.
+
+    /// Closes all sockets and waits for that. Handshakes that wait already get a 503.
+    fn close(&mut self, cause: Cause, timeout_ms: u32) -> End {
+        let ended = self.engine.stop_with(cause, timeout_ms);
+        if !ended {
+            self.log.line(Level::Warn, "wsredis: keeper ends with sockets that were not closed");
+        }
+        self.refuse_the_rest();
+        End::Closed
+    }
+
+    /// Makes room for a successor that can not take over: it has the path already.
+    fn retire(&mut self) -> End {
+        let over = self.engine.config().gap_spread;
+        let text = "wsredis: keeper makes room for one of another version: its browsers come back";
+        self.log.line(Level::Warn, text);
+        let _ = self.engine.disperse(Cause::Restart, over);
+        let until = Instant::now() + over;
+        let mut events = Events::with_capacity(16);
+        while self.engine.sockets() > 0 && Instant::now() < until {
+            // Nothing is served any more but what hosts had handed over before.
+            let _ = self.poll.poll(&mut events, Some(Duration::from_millis(50)));
+        }
+        self.close(Cause::Restart, u32::MAX);
+        End::HandedOver
+    }
+
+    fn refuse_the_rest(&mut self) {
+        self.accept();
+        for index in 0..self.peers.capacity() {
+            let Some(peer) = self.peers.get_mut(index) else { continue };
+            let mut sockets = Vec::new();
+            while let Ok(packet) = wire::receive(&peer.connection, &mut self.buffer) {
+                sockets.extend(packet.descriptors);
+            }
+            if let Some(Held::Socket(adoption)) = peer.held.take() {
+                sockets.push(adoption.fd);
+            }
+            for socket in sockets {
+                self.refuse(&socket, Refusal::Full);
+            }
+        }
+    }
+}
+
+/// Only processes of the same user, or root, are let in.
+fn check_user(connection: &OwnedFd) -> Result<()> {
+    match sys::peer_credentials(connection) {
+        Ok((_, user)) if user == sys::user_id() || user == 0 => Ok(()),
+        Ok((process, user)) => {
+            Err(Error::new(Kind::Invalid, format!("process {process} runs as user {user}")))
+        }
+        Err(error) => Err(Error::io("asking who it is", &error)),
+    }
+}
