@@ -21,7 +21,7 @@ export WSREDIS_LIB = $(ARCHIVE)
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
-.PHONY: all lib plugin run test check lint check-all header install install-plugin clean help FORCE
+.PHONY: all lib plugin run test soak check lint check-all header install install-plugin clean help FORCE
 
 all: lib plugin ## build libwsredis.so, libwsredis.a and the uWSGI plugin
 
@@ -51,6 +51,10 @@ run: all ## serve the chat on http://127.0.0.1:8080; PORT=8081 elsewhere, REDIS=
 test: all ## run all tests, with everything they need: Rust, C, real uWSGI, Python, a real browser
 	@tests/setup.sh test
 	@WSREDIS_LIBRARY=$(LIBRARY) tests/run.sh
+
+soak: all ## what `make test` does a few times, done for hours: reloads, upgrades, killed and frozen processes
+	@tests/setup.sh test
+	@tests/run.sh soak
 
 check: lint ## what to run before every commit: format, lints, Rust and C tests
 	cargo test --locked

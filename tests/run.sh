@@ -1,7 +1,9 @@
 #!/bin/bash
 # Runs the suites, all or those that are named, each within its time; ends with the closing lines of each.
 #
-#   tests/run.sh [rust] [uwsgi] [python] [browser] [install]
+#   tests/run.sh [rust] [uwsgi] [python] [browser] [install] [soak]
+#
+# All but `soak`, which takes hours and is only run by name (`make soak`).
 #
 # Wants what `tests/setup.sh test` installs and `make all` builds; `make test` does both first. A test that is skipped here
 # has failed, because everything it could miss has been installed.
@@ -64,13 +66,26 @@ suite() {
     [ $status = 0 ] || failed=1
 }
 
+# The healthy browsers beside what the tests do to a site.
+build_bystander() {
+    cargo build --release --locked --example bystander
+    export WSREDIS_BYSTANDER=${CARGO_TARGET_DIR:-$PWD/target}/release/examples/bystander
+}
+
 pytest=("$deps/venv/bin/python" -m pytest -p no_skips -p no:cacheprovider -ra)
 
 [ $# -gt 0 ] || set -- rust uwsgi python browser install
 for name in "$@"; do
     case $name in
     rust) suite rust 900 cargo test --locked --no-fail-fast ;;
-    uwsgi) suite uwsgi 600 "${pytest[@]}" tests/uwsgi ;;
+    uwsgi)
+        build_bystander
+        suite uwsgi 600 "${pytest[@]}" tests/uwsgi --ignore tests/uwsgi/soak
+        ;;
+    soak)
+        build_bystander
+        suite soak 14400 "${pytest[@]}" -s tests/uwsgi/soak
+        ;;
     python) suite python 180 "${pytest[@]}" python/tests ;;
     browser)
         mkdir -p "$(dirname "$WSREDIS_PLUGIN")"

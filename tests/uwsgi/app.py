@@ -33,6 +33,8 @@ def grant(environ, start_response, query):
         names = [f'{i:0200}' for i in range(channels)]
         headers += [('Set-Cookie', 'c' * cookie), (name, json.dumps({'subscribe': names}))]
     headers += [('X-After', 'kept')]
+    if 'worker' in query:
+        headers += [('Set-Cookie', f'worker={uwsgi.worker_id()}')]
     if 'body' in query:
         headers += [('Content-Length', query['body'][0])]
     if 'sleep' in query:
@@ -81,6 +83,21 @@ def publish_in_a_child():
     return answer
 
 
+HOARD = []
+
+
+def hoard(query):
+    """Takes so many megabytes and never gives them back."""
+    HOARD.append(b'x' * (int(query['megabytes'][0]) << 20))
+    return b'taken'
+
+
+def hang():
+    """Is killed by uWSGI's harakiri."""
+    uwsgi.set_user_harakiri(1)
+    time.sleep(60)
+
+
 def facts():
     return json.dumps(
         {
@@ -96,6 +113,8 @@ PAGES = {
     '/stats': lambda query: rpc('wsredis-stats'),
     '/facts': lambda query: facts(),
     '/publish': publish,
+    '/hoard': hoard,
+    '/hang': lambda query: hang(),
     '/forked': lambda query: publish_in_a_child(),
 }
 

@@ -15,9 +15,11 @@ import os
 import re
 import resource
 import shutil
+import signal
 import socket
 import struct
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from urllib.parse import quote
@@ -30,6 +32,9 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 DEADLINE = 15
 
+# The engine in each worker, as without a master.
+NO_KEEPER = 'wsredis-keeper = off\n'
+
 VARIABLES = {
     'debian': 'WSREDIS_UWSGI',
     'pip': 'WSREDIS_PIP_UWSGI',
@@ -40,13 +45,16 @@ BINARIES['debian'] = BINARIES['debian'] or '/usr/bin/uwsgi'
 
 
 def eventually(condition, what, deadline=DEADLINE):
-    """Waits until `condition()` is true and returns its value."""
+    """Waits until `condition()` is true and returns its value. `what` may be a function, which then
+    says what there is in the end."""
     end = time.monotonic() + deadline
     while True:
         value = condition()
         if value:
             return value
-        assert time.monotonic() < end, f'not within {deadline} s: {what}'
+        assert time.monotonic() < end, (
+            f'not within {deadline} s: {what() if callable(what) else what}'
+        )
         time.sleep(0.02)
 
 
@@ -72,6 +80,17 @@ def need_tool(name):
     if not path:
         pytest.skip(f'{name} is not installed')
     return path
+
+
+def command_lines():
+    """The pid and the arguments of every process."""
+    for folder in Path('/proc').glob('[0-9]*'):
+        with contextlib.suppress(OSError):
+            yield int(folder.name), (folder / 'cmdline').read_bytes().rstrip(b'\0').split(b'\0')
+
+
+def descriptors(pid):
+    return len(list(Path(f'/proc/{pid}/fd').iterdir()))
 
 
 # ---- a binary and the plugin built for it ----
@@ -122,7 +141,9 @@ class Site:
         )
         self.command = [*wrapper, binary.path, str(self.ini)]
         self.process = None
-        self.env = {**os.environ, **(env or {})}
+        # The keeper's folder is made in it: a place of its own, with a name that fits a unix socket.
+        self.tmp = tempfile.mkdtemp(prefix='site')
+        self.env = {**os.environ, 'TMPDIR': self.tmp, **(env or {})}
         self.env.pop('WSREDIS_VERSION', None)
 
     def start(self):
@@ -153,6 +174,7 @@ class Site:
             env=self.env,
             timeout=DEADLINE,
         )
+        shutil.rmtree(self.tmp)
         assert done.returncode == 1, self.log()
         return self.log()
 
@@ -200,16 +222,40 @@ class Site:
     def raw(self, path, **options):
         return Raw(self.port, path, **options)
 
+    def children(self):
+        """The pids of all children of the master."""
+        children = Path(f'/proc/{self.process.pid}/task/{self.process.pid}/children')
+        return [int(pid) for pid in children.read_text().split()]
+
     def workers(self):
-        """The pids of the workers: the children of the master that serve."""
-        children = (
-            Path(f'/proc/{self.process.pid}/task/{self.process.pid}/children').read_text().split()
-        )
-        return [int(pid) for pid in children]
+        """The pids of the workers; the master has other children too, such as gateways."""
+        known = re.findall(r'uWSGI worker \d+ \((?:new )?pid: (\d+)', self.log())
+        return [pid for pid in self.children() if str(pid) in known]
+
+    def keepers(self):
+        """The pids of the keepers that this site has started."""
+        return [pid for pid, line in command_lines() if f'{self.tmp}/'.encode() in line[-1]]
+
+    def keeper(self):
+        """The pid of the only one."""
+        (pid,) = eventually(lambda: len(found := self.keepers()) == 1 and found, 'one keeper')
+        return pid
+
+    def is_gone(self):
+        """Has it left neither a keeper nor its folder?"""
+        return not self.keepers() and not os.listdir(self.tmp)
 
     def stop(self):
-        if self.process:
-            end(self.process)
+        """Ends it; what ends in order leaves nothing."""
+        try:
+            if self.process and self.process.poll() is None:
+                end(self.process)
+                if self.process.returncode == 0:
+                    eventually(self.is_gone, f'no keeper and no folder is left:\n{self.log()}')
+        finally:
+            for pid in self.keepers():
+                os.kill(pid, signal.SIGKILL)
+            shutil.rmtree(self.tmp, ignore_errors=True)
 
 
 class Redis:
