@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use util::browser::{BINARY, PING, TEXT, frame};
 use util::{Bench, Browser, FakeRedis, Offer, RealRedis, wait_until};
 use wsredis::cause::Cause;
@@ -21,10 +23,21 @@ fn two(loops: usize, settings: &[(&str, &str)]) -> [Bench; 2] {
     [Bench::new(loops, settings), Bench::new(loops, settings)]
 }
 
-/// Moves everything from one engine to the other.
+/// Moves everything from one engine to the other, as between two processes: written down and read.
 #[track_caller]
 fn hand_over(from: &Bench, to: &Bench) {
-    to.local().import(from.local().export(SETTLE).unwrap(), true).unwrap();
+    let mut state = from.local().export(SETTLE).unwrap();
+    for one in &mut state.loops {
+        one.channels = reread(&one.channels);
+        one.subscriber = one.subscriber.take().map(|(fd, link)| (fd, reread(&link)));
+        let sockets = std::mem::take(&mut one.sockets).into_iter();
+        one.sockets = sockets.map(|(fd, socket)| (fd, reread(&socket))).collect();
+    }
+    to.local().import(state, true).unwrap();
+}
+
+fn reread<T: Serialize + DeserializeOwned>(value: &T) -> T {
+    postcard::from_bytes(&postcard::to_stdvec(value).unwrap()).unwrap()
 }
 
 /// No socket, no descriptor of one and no memory is left.
@@ -330,6 +343,24 @@ fn frames_that_are_half_written_are_whole_afterwards(loops: usize) {
     leave_nothing(&benches, vec![browser]);
 }
 
+/// Of the pings that came meanwhile the last is answered, behind what waits.
+fn a_pong_that_waits_comes_behind_the_rest(loops: usize) {
+    let benches = two(loops, &[("write-queue-limit", "1g"), ("write-queue-age", "1m")]);
+    let mut browser = benches[0].open_unix(r#"{"subscribe":["c"],"publish":["d"]}"#);
+    let large = "z".repeat(1_000_000);
+    benches[0].publish("c", &large);
+    benches[0].wait_for("messages", 1);
+    browser.write(&[frame(PING, b"first"), frame(PING, b"last"), frame(TEXT, b"said")].concat());
+    benches[0].wait_for("received", 1);
+    hand_over(&benches[0], &benches[1]);
+    assert!(browser.text() == large);
+    match browser.read().unwrap() {
+        tungstenite::Message::Pong(payload) => assert_eq!(&payload[..], b"last"),
+        other => panic!("no pong but {other:?}"),
+    }
+    leave_nothing(&benches, vec![browser]);
+}
+
 /// It is closed for being slow after the move: the frame that was half written is finished, and only that.
 fn a_slow_close_after_a_move_finishes_the_half_written_frame(loops: usize) {
     let benches = two(loops, &[("write-queue-limit", "64k")]);
@@ -622,6 +653,7 @@ with_one_and_three_loops!(
     a_message_of_redis_that_has_come_half_is_whole_afterwards,
     frames_that_have_come_half_are_whole_afterwards,
     frames_that_are_half_written_are_whole_afterwards,
+    a_pong_that_waits_comes_behind_the_rest,
     a_slow_close_after_a_move_finishes_the_half_written_frame,
     a_held_socket_is_answered_by_the_other_engine,
     deadlines_go_on,
