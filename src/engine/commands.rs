@@ -26,6 +26,7 @@ impl EventLoop {
             Command::Export(by, answer) => self.export_by(by, answer),
             Command::GoOn => self.moving = Moving::default(),
             Command::Import(state, same_redis, answer) => {
+                self.moving.settling = self.stop_by.is_none();
                 self.import(*state, same_redis);
                 let _ = answer.send((self.number, ())); // Who asked may have given up.
             }

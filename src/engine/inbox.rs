@@ -109,9 +109,10 @@ pub(super) enum Command {
     Settle(Sender<(usize, ())>),
     /// Give all sockets away, once nothing is under way or at this time.
     Export(Instant, Sender<(usize, LoopState)>),
-    /// The sockets stay after all.
+    /// The sockets stay, or all have come: read them.
     GoOn,
-    /// Take the sockets of another loop, and with the same Redis its subscriber link.
+    /// Take the sockets of another loop, and with the same Redis its subscriber link. Browsers are
+    /// not read before [`Command::GoOn`].
     Import(Box<LoopState>, bool, Sender<(usize, ())>),
 }
 

@@ -6,6 +6,7 @@
 //! subscribe to anything. Where that connection can not move, every channel's gap is told, as after
 //! a lost link. The loops that have given everything away run on and may take it back.
 
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{self, Receiver, SendError, Sender};
 use std::time::{Duration, Instant};
@@ -79,28 +80,28 @@ impl Local {
         // All stop reading before the first gives its sockets away: what one says, all hear.
         let settled = ask_all(shared, Command::Settle);
         let mut loops = Vec::new();
-        if collect(&settled, shared, PATIENCE).len() == shared.ports.len() {
+        if collect(&settled, PATIENCE).len() == shared.ports.len() {
             let by = Instant::now() + settle;
             let exported = ask_all(shared, |answer| Command::Export(by, answer));
-            loops = collect(&exported, shared, settle + PATIENCE);
+            loops = collect(&exported, settle + PATIENCE);
             if loops.len() < shared.ports.len() {
-                // Those that wait give up, and none answers from here on.
+                // Those that wait give up; one that has answered meanwhile gets back what it gave.
                 tell_all(shared, || Command::GoOn);
-                loops.extend(exported.iter());
+                loops.extend(collect(&exported, PATIENCE));
             }
         } else {
             tell_all(shared, || Command::GoOn);
         }
-        loops.sort_by_key(|(number, _)| *number);
-        if loops.len() == shared.ports.len() {
-            let loops = loops.into_iter().map(|(_, state)| state).collect();
-            return Ok(EngineState { id: shared.id, loops });
+        let is_whole = loops.len() == shared.ports.len();
+        let mut state = EngineState { id: shared.id, loops: Vec::new() };
+        state.loops.resize_with(shared.ports.len(), LoopState::default);
+        for (number, exported) in loops {
+            state.loops[number] = exported;
         }
-        let (answer, _) = mpsc::channel();
-        for (number, state) in loops {
-            let back = Command::Import(Box::new(state), true, answer.clone());
-            shared.ports[number].inbox.push_own(back);
+        if is_whole {
+            return Ok(state);
         }
+        self.import(state, true)?;
         Err(Error::new(Kind::Busy, "a loop did not give its sockets away in time; try again"))
     }
 
@@ -112,22 +113,20 @@ impl Local {
         if state.loops.iter().all(is_empty) {
             return Ok(());
         }
-        let shared = &self.running()?.shared;
+        let (shared, count) = (&self.running()?.shared, state.loops.len());
         let (answer, answers) = mpsc::channel();
-        let count = state.loops.len();
         for (number, state) in state.loops.into_iter().enumerate() {
             let import = Command::Import(Box::new(state), same_redis, answer.clone());
             shared.ports[number % shared.ports.len()].inbox.push_own(import);
         }
         drop(answer);
-        let by = Instant::now() + PATIENCE;
-        for _ in 0..count {
-            let left = by.saturating_duration_since(Instant::now());
-            answers
-                .recv_timeout(left)
-                .map_err(|_| Error::new(Kind::Busy, "a loop is slow to take its sockets over"))?;
+        let is_done = collect(&answers, PATIENCE).len() == count;
+        // Only now is anybody read: what one says, all hear.
+        tell_all(shared, || Command::GoOn);
+        if is_done {
+            return Ok(());
         }
-        Ok(())
+        Err(Error::new(Kind::Busy, "a loop is slow to take its sockets over"))
     }
 
     /// Closes all sockets with this cause, spread over that time. New ones are refused from here on.
@@ -154,11 +153,11 @@ fn ask_all<T>(
     answers
 }
 
-/// One answer of each loop, or those that came in time.
-fn collect<T>(answers: &Receiver<(usize, T)>, shared: &Shared, limit: Duration) -> Vec<(usize, T)> {
+/// All answers, or those that came in time.
+fn collect<T>(answers: &Receiver<(usize, T)>, limit: Duration) -> Vec<(usize, T)> {
     let by = Instant::now() + limit;
     let next = || answers.recv_timeout(by.saturating_duration_since(Instant::now())).ok();
-    std::iter::from_fn(next).take(shared.ports.len()).collect()
+    std::iter::from_fn(next).collect()
 }
 
 impl EventLoop {
@@ -216,21 +215,28 @@ impl EventLoop {
         };
         let deadlines =
             self.timers.take(|timer| !matches!(timer, Timer::Link(_) | Timer::Resubscribe));
-        let gap_in = |key: Key| {
-            let of_it = deadlines.iter().find(|(_, timer)| *timer == Timer::Gap(key));
-            of_it.map(|(at, _)| at.saturating_sub(now))
-        };
-        let has_gaps = deadlines.iter().any(|(_, timer)| matches!(timer, Timer::Gap(_)));
+        let gaps: HashMap<Key, u64> = deadlines
+            .into_iter()
+            .filter_map(|(at, timer)| match timer {
+                Timer::Gap(key) => Some((key, at.saturating_sub(now))),
+                _ => None,
+            })
+            .collect();
         let channels = self.hub.export();
         let mut state = LoopState { channels, subscriber, ..LoopState::default() };
         for key in self.keys() {
             let channels = self.hub.channels_of(key.index() as u32);
             let channels = channels.map(|id| self.hub.name(id).to_owned()).collect();
             let leftover = self.leftovers.remove(&key).unwrap_or_default();
-            let gap_in = if has_gaps { gap_in(key) } else { None };
             let id = self.shared.socket_id(self.number, key);
             let socket = self.let_go(key);
-            state.sockets.push(socket.export(id, channels, &leftover, gap_in, now));
+            state.sockets.push(socket.export(
+                id,
+                channels,
+                &leftover,
+                gaps.get(&key).copied(),
+                now,
+            ));
         }
         self.hub = Hub::default();
         self.echo.clear();
@@ -332,8 +338,11 @@ impl EventLoop {
         let channels = self.hub.channels_of(key.index() as u32);
         let heard: Vec<_> = channels.filter(|id| self.hub.is_confirmed(*id)).collect();
         for channel in heard {
-            let name = self.hub.name(channel).to_owned();
-            self.tell_gap(key, &name);
+            // A raw socket is told by being closed: it hears nothing any more from the first on.
+            if self.hub.hears(key.index() as u32, channel) {
+                let name = self.hub.name(channel).to_owned();
+                self.tell_gap(key, &name);
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 use wsredis::config::Config;
-use wsredis::engine::{Adoption, Engine, Who};
+use wsredis::engine::{Adoption, Engine, Local, Who};
 use wsredis::error::{Error, Kind};
 use wsredis::log::{Level, Log};
 
@@ -71,6 +71,14 @@ impl Bench {
             log,
             stuck,
             listener: TcpListener::bind("127.0.0.1:0").unwrap(),
+        }
+    }
+
+    /// The engine, which runs in this process.
+    pub fn local(&self) -> &Local {
+        match &self.engine {
+            Engine::Here(local) => local,
+            Engine::Kept(_) => panic!("it runs in a keeper"),
         }
     }
 
