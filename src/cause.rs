@@ -4,8 +4,10 @@
 //! RFC 6455 §7.4 gives the codes below 3000; 4000–4999 are ours. A reason on the wire never holds a
 //! byte that somebody else chose.
 
+use serde::{Deserialize, Serialize};
+
 /// Why a socket ends. Each has its own counter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum Cause {
     /// The browser closed in order.

@@ -60,6 +60,11 @@ impl Notes {
         self.channels.remove(&channel);
     }
 
+    /// Does no message come back that is somebody's own?
+    pub fn is_empty(&self) -> bool {
+        self.channels.is_empty()
+    }
+
     /// Removes all notes: the link that was to bring the messages is gone.
     pub fn clear(&mut self) {
         self.channels.clear();

@@ -9,13 +9,14 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use serde::{Deserialize, Serialize};
 use slab::Slab;
 
 /// A channel's number inside its loop. Reused after the channel is gone.
 pub type ChannelId = u32;
 
 /// How a message is put on the wire; encoded once per variant that anyone listens in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum Variant {
     /// The bare payload: text if it is UTF-8, else binary.
     #[default]
@@ -42,6 +43,17 @@ pub enum State {
     },
     /// The request to unsubscribe is on its way.
     Leaving,
+}
+
+/// A channel on its way to another process. Its listeners travel with their sockets.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelState {
+    /// Its name.
+    pub name: String,
+    /// Is it heard?
+    pub confirmed: bool,
+    /// Continuity was lost and its listeners are not told yet.
+    pub gap: bool,
 }
 
 /// The sockets that hear a channel in one variant.
@@ -349,6 +361,23 @@ impl Hub {
         self.want_all();
     }
 
+    /// All channels, as plain values. Those that are leaving are not among them.
+    pub fn export(&self) -> Vec<ChannelState> {
+        let of = |(id, channel): (usize, &Channel)| ChannelState {
+            name: channel.name.to_string(),
+            confirmed: self.is_confirmed(id as ChannelId),
+            gap: channel.gap,
+        };
+        self.channels.iter().filter(|(_, c)| c.state != State::Leaving).map(of).collect()
+    }
+
+    /// A channel that is heard already and has no listener yet: it lingers.
+    pub fn import_heard(&mut self, name: &str) -> ChannelId {
+        let id = self.intern(name);
+        self.set_state(id, State::Lingering { confirmed: true });
+        id
+    }
+
     /// Listeners of this channel were told that they are heard before that was so.
     pub fn mark_gap(&mut self, id: ChannelId) {
         self.channels[id as usize].gap = true;
@@ -459,6 +488,27 @@ mod tests {
         assert_eq!(hub.unsubscribed("a"), Some(a));
         assert_eq!(hub.find("a"), None);
         assert_eq!(hub.len(), 1);
+    }
+
+    #[test]
+    fn a_channel_that_was_heard_elsewhere_is_not_asked_for_again() {
+        let mut hub = Hub::default();
+        hub.join(0, Variant::Raw, &names(&["a", "b"]));
+        confirm_all(&mut hub);
+        hub.join(1, Variant::Raw, &names(&["c"]));
+        leave(&mut hub, 0);
+        let mut next = Hub::default();
+        let states = hub.export();
+        let of = |name: &str| states.iter().find(|state| state.name == name).unwrap();
+        assert_eq!((of("a").confirmed, of("b").confirmed, of("c").confirmed), (true, true, false));
+        let a = next.import_heard("a");
+        next.import_heard("b");
+        next.join(0, Variant::Raw, &names(&["b", "c"]));
+        assert_eq!(next.unheard(), 1);
+        let wanted: Vec<_> = next.take_wanted().into_iter().map(|(_, name)| name).collect();
+        assert_eq!(wanted, [Rc::from("c")]);
+        assert!(next.is_confirmed(next.find("b").unwrap()));
+        assert_eq!(next.linger_over(a).as_deref(), Some("a"));
     }
 
     #[test]
@@ -608,7 +658,3 @@ mod tests {
         assert_eq!(hub.unheard(), unheard.count());
     }
 }
-
-/// stub
-#[derive(serde::Serialize, serde::Deserialize)]
-pub struct ChannelState;

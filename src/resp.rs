@@ -55,6 +55,8 @@ pub struct Decoder {
     max_reply: usize,
     /// Bytes that came since the end of the last whole reply.
     pending: usize,
+    /// Those bytes: the parser has read them and can not give them back.
+    tail: Vec<u8>,
 }
 
 impl std::fmt::Debug for Decoder {
@@ -66,7 +68,12 @@ impl std::fmt::Debug for Decoder {
 impl Decoder {
     /// A decoder that refuses a reply of more than `max_reply` bytes.
     pub fn new(max_reply: usize) -> Self {
-        Decoder { parser: ::redis::Parser::new(), max_reply, pending: 0 }
+        Decoder { parser: ::redis::Parser::new(), max_reply, pending: 0, tail: Vec::new() }
+    }
+
+    /// The bytes of a reply that is not whole yet: what another decoder is to be fed first.
+    pub fn unparsed(&self) -> &[u8] {
+        &self.tail
     }
 
     /// Takes bytes as they came and calls `each` for every reply that is whole now, in order.
@@ -88,10 +95,22 @@ impl Decoder {
                     each(classify(value));
                 }
                 // Only `Unread` can time out, and it does so when it is empty.
-                Err(error) if error.is_timeout() => return self.check_size(self.pending),
+                Err(error) if error.is_timeout() => {
+                    self.keep_tail(bytes);
+                    return self.check_size(self.pending);
+                }
                 // The crate's own text quotes the bytes, which may be anybody's payload.
                 Err(_) => return Err(malformed("what came is not RESP2")),
             }
+        }
+    }
+
+    /// Keeps a copy of what is pending. Nearly always that is nothing.
+    fn keep_tail(&mut self, bytes: &[u8]) {
+        match bytes.len().checked_sub(self.pending) {
+            Some(at) if at == bytes.len() => self.tail = Vec::new(),
+            Some(at) => self.tail = bytes[at..].to_vec(),
+            None => self.tail.extend_from_slice(bytes),
         }
     }
 
@@ -284,6 +303,26 @@ mod tests {
         for (bytes, reply) in samples() {
             decoder.feed(bytes, &mut |_| {}).unwrap();
             assert_eq!(decoder.pending, 0, "{reply:?}");
+        }
+    }
+
+    #[test]
+    fn another_decoder_goes_on_in_the_middle_of_a_reply() {
+        let bytes: Vec<u8> = samples().iter().flat_map(|(bytes, _)| bytes.to_vec()).collect();
+        let expected: Vec<Reply> = samples().into_iter().map(|(_, reply)| reply).collect();
+        for cut in 0..=bytes.len() {
+            for step in [1, bytes.len()] {
+                let (mut first, mut second) = (Decoder::new(MAX), Decoder::new(MAX));
+                let mut replies = Vec::new();
+                for piece in bytes[..cut].chunks(step) {
+                    first.feed(piece, &mut |reply| replies.push(reply)).unwrap();
+                }
+                second.feed(first.unparsed(), &mut |_| panic!("it was whole")).unwrap();
+                assert_eq!(second.unparsed(), first.unparsed());
+                second.feed(&bytes[cut..], &mut |reply| replies.push(reply)).unwrap();
+                assert_eq!(replies, expected, "cut at {cut}");
+                assert!(second.unparsed().is_empty());
+            }
         }
     }
 

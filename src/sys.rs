@@ -247,16 +247,14 @@ pub fn send_packet(fd: &impl AsRawFd, bytes: &[&[u8]], descriptors: &[RawFd]) ->
         let mut message: libc::msghdr = zeroed();
         message.msg_iov = slices.as_ptr().cast_mut().cast();
         message.msg_iovlen = slices.len() as _;
-        if !descriptors.is_empty() {
-            message.msg_control = control.as_mut_ptr().cast();
-            message.msg_controllen = libc::CMSG_LEN(size_of_val(descriptors) as u32) as _;
-            let header = libc::CMSG_FIRSTHDR(&raw const message);
-            (*header).cmsg_level = SOL_SOCKET;
-            (*header).cmsg_type = SCM_RIGHTS;
-            (*header).cmsg_len = message.msg_controllen;
-            let data = libc::CMSG_DATA(header).cast::<RawFd>();
-            data.copy_from_nonoverlapping(descriptors.as_ptr(), descriptors.len());
-        }
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = libc::CMSG_LEN(size_of_val(descriptors) as u32) as _;
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        (*header).cmsg_level = SOL_SOCKET;
+        (*header).cmsg_type = SCM_RIGHTS;
+        (*header).cmsg_len = message.msg_controllen;
+        let data = libc::CMSG_DATA(header).cast::<RawFd>();
+        data.copy_from_nonoverlapping(descriptors.as_ptr(), descriptors.len());
         retried(|| libc::sendmsg(fd.as_raw_fd(), &raw const message, SEND)).map(drop)
     }
 }
@@ -413,9 +411,8 @@ pub fn event_fd() -> io::Result<OwnedFd> {
 
 /// Makes an [`event_fd`] readable.
 pub fn event_fd_ring(fd: &OwnedFd) {
-    let one: u64 = 1;
     // SAFETY: eight bytes of a live integer. It fails only with a full counter: that is readable.
-    unsafe { libc::write(fd.as_raw_fd(), (&raw const one).cast(), 8) };
+    unsafe { libc::write(fd.as_raw_fd(), (&1u64 as *const u64).cast(), 8) };
 }
 
 /// Makes an [`event_fd`] unreadable again.
@@ -488,18 +485,17 @@ pub fn launch(launch: Launch<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Runs in the new process, before its exec; makes only calls that are safe after a fork.
+/// Runs in the new process before its exec, with the signal mask that std has emptied; makes only
+/// calls that are safe after a fork.
 fn set_apart() -> io::Result<()> {
-    // SAFETY: integers, and zeros that are the kernel's default disposition and the empty set. The
-    // forking process was just forked, so it has one thread and nobody holds a lock of libc.
+    // SAFETY: integers, and zeros that are the kernel's default disposition. The forking process was
+    // just forked, so it has one thread and nobody holds a lock of libc.
     unsafe {
         for signal in 1..=64 {
             // Not by libc: it refuses those that it keeps for itself, 32 and 33.
             let default = [0u64; 4];
             libc::syscall(libc::SYS_rt_sigaction, signal, &raw const default, null_mut::<u8>(), 8);
         }
-        let none: libc::sigset_t = zeroed();
-        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, null_mut());
         check(libc::setsid())?;
         if check(libc::fork())? > 0 {
             libc::_exit(0);

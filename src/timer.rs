@@ -1,13 +1,13 @@
 //! The deadlines of one loop, in order: the loop sleeps until the first and asks for those that are
 //! due.
 //!
-//! Owned by a loop. It knows no clock: time is milliseconds since the loop began, and comes in as a
+//! Owned by a loop. It knows no clock: time is milliseconds of the loop's own, and comes in as a
 //! parameter. An owner (a socket, a channel, a link) has at most one entry, held by its [`Alarm`],
 //! so nothing here is ever stale and a loop with ten thousand idle sockets looks at none of them.
 
 use std::collections::BTreeSet;
 
-/// Milliseconds since the loop began.
+/// Milliseconds of the loop's own clock.
 pub type Millis = u64;
 
 /// An owner's place among the deadlines. Setting it again moves the entry.
@@ -46,6 +46,14 @@ impl<K: Ord + Copy> Timers<K> {
             self.entries.insert((at, key));
         }
         alarm.0 = at.and_then(|at| std::num::NonZeroU64::new(at.saturating_add(1)));
+    }
+
+    /// Takes the deadlines of all owners that are meant. Their alarms must not be used again.
+    pub fn take(&mut self, is_meant: impl Fn(&K) -> bool) -> Vec<(Millis, K)> {
+        let all = std::mem::take(&mut self.entries).into_iter();
+        let (taken, kept) = all.partition(|(_, key)| is_meant(key));
+        self.entries = kept;
+        Vec::from_iter::<BTreeSet<_>>(taken)
     }
 
     /// The first deadline.

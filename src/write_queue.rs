@@ -11,6 +11,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 
+use serde::{Deserialize, Serialize};
+
 /// Entries are gathered into one write up to this many bytes; a longer one is written where it
 /// lies.
 const GATHER: usize = 64 * 1024;
@@ -84,7 +86,63 @@ pub struct WriteQueue {
     blocked: bool,
 }
 
+/// A queue on its way to another process.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct QueueState {
+    /// What waits, from the begin of the unit that is half written.
+    bytes: Vec<u8>,
+    /// How many of the bytes were written already.
+    written: u32,
+    /// How many of the bytes are a handshake's answer; they come first.
+    handshake: u32,
+    blocked: bool,
+    /// For how many milliseconds the oldest byte has waited.
+    age: u32,
+}
+
 impl WriteQueue {
+    /// What waits, as plain values. `boundary` tells where the unit that a byte lies in begins; it
+    /// is given the segment and the byte.
+    pub fn export(&self, boundary: impl FnOnce(&[u8], usize) -> usize, now: u64) -> QueueState {
+        let mut state = QueueState { blocked: self.blocked, age: self.age(now), ..<_>::default() };
+        let Some(head) = &self.head else { return state };
+        state.bytes.reserve(self.bytes);
+        if head.channel == HANDSHAKE {
+            state.handshake = head.len() as u32;
+        } else {
+            let (segment, from) = (head.segment.0.borrow(), head.from as usize);
+            let begin = boundary(&segment, from).min(from);
+            state.written = (from - begin) as u32;
+            state.bytes.extend_from_slice(&segment[begin..from]);
+        }
+        for entry in self.entries() {
+            let bytes = entry.segment.0.borrow();
+            state.bytes.extend_from_slice(&bytes[entry.from as usize..entry.to as usize]);
+        }
+        state
+    }
+
+    /// A queue that goes on where the exported one was.
+    pub fn import(state: QueueState, now: u64) -> Self {
+        let mut queue = WriteQueue { blocked: state.blocked, ..WriteQueue::default() };
+        let begun = now.wrapping_sub(state.age.into());
+        let mut answer = state.bytes;
+        let frames = answer.split_off(answer.len().min(state.handshake as usize));
+        for (bytes, from, channel) in [(answer, 0, HANDSHAKE), (frames, state.written, NO_CHANNEL)]
+        {
+            let to = bytes.len() as u32;
+            if from < to {
+                queue.push(&Segment::new(bytes), (from, to), channel, begun);
+            }
+        }
+        queue.blocked &= !queue.is_empty();
+        queue
+    }
+
+    fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.head.iter().chain(self.rest.iter().flat_map(|rest| rest.iter()))
+    }
+
     /// Appends a range of `segment`. Returns whether the queue was empty.
     pub fn push(&mut self, segment: &Segment, range: (u32, u32), channel: u32, now: u64) -> bool {
         let (from, to) = range;
@@ -177,7 +235,7 @@ impl WriteQueue {
     /// cheaper than a system call for each.
     fn gather(&self, scratch: &mut Vec<u8>) {
         scratch.clear();
-        for entry in self.head.iter().chain(self.rest.iter().flat_map(|rest| rest.iter())) {
+        for entry in self.entries() {
             if !scratch.is_empty() && scratch.len() + entry.len() > GATHER {
                 break;
             }
@@ -310,6 +368,34 @@ mod tests {
             assert_eq!(out.len(), written.div_ceil(4) * 4 + 5);
             assert!(out.ends_with(b"close"));
         }
+    }
+
+    #[test]
+    fn a_queue_goes_on_in_another_process_where_it_was() {
+        for written in 0..12 {
+            let mut queue = WriteQueue::default();
+            queue.push(&Segment::new(b"HTTP".to_vec()), (0, 4), HANDSHAKE, 100);
+            let segment = Segment::new(b"xxxxAAAABBBB".to_vec());
+            queue.push(&segment, (4, 12), 3, 110);
+            let mut out = Vec::new();
+            queue.flush(&mut Vec::new(), write_at_most(written, &mut out)).unwrap();
+            let state = queue.export(|_, at| at / 4 * 4, 150);
+            let mut moved = WriteQueue::import(state, 7);
+            assert_eq!((moved.bytes(), moved.age(7)), (queue.bytes(), queue.age(150)));
+            assert!(moved.is_blocked());
+            // Its units are still known.
+            let mut twin = WriteQueue::import(moved.export(|_, at| at / 4 * 4, 7), 7);
+            twin.truncate(|bytes, at, channel| match channel {
+                HANDSHAKE => bytes.len(),
+                _ => at.div_ceil(4) * 4,
+            });
+            let left = if written == 0 { 4 } else { (4 - written % 4) % 4 };
+            assert_eq!(twin.bytes(), left, "{written}");
+            moved.flush(&mut Vec::new(), write_at_most(100, &mut out)).unwrap();
+            assert_eq!(out, b"HTTPAAAABBBB");
+        }
+        let empty = WriteQueue::import(WriteQueue::default().export(|_, _| 0, 5), 5);
+        assert!(empty.is_empty() && !empty.is_blocked());
     }
 
     #[test]

@@ -28,6 +28,18 @@ struct Seats {
     addresses: HashMap<String, usize>,
 }
 
+impl Seats {
+    fn take(&mut self, user: Option<&str>, address: Option<&str>) {
+        self.sockets += 1;
+        if let Some(user) = user {
+            *self.users.entry(user.into()).or_default() += 1;
+        }
+        if let Some(address) = address {
+            *self.addresses.entry(address.into()).or_default() += 1;
+        }
+    }
+}
+
 /// Why a socket does not fit, for the log.
 pub type Reason = &'static str;
 
@@ -55,8 +67,7 @@ impl Admission {
         if self.max_sockets > 0 && seats.sockets >= self.max_sockets {
             return Err("max-sockets is reached");
         }
-        let user = user.filter(|_| self.per_user > 0);
-        let address = Some(address).filter(|a| self.per_address > 0 && !a.is_empty());
+        let (user, address) = self.limited(user, address);
         let full = |map: &HashMap<String, usize>, key: Option<&str>, limit: usize| {
             key.and_then(|key| map.get(key)).is_some_and(|n| *n >= limit)
         };
@@ -66,14 +77,24 @@ impl Admission {
         if full(&seats.addresses, address, self.per_address) {
             return Err("max-sockets-per-address is reached");
         }
-        seats.sockets += 1;
-        if let Some(user) = user {
-            *seats.users.entry(user.into()).or_default() += 1;
-        }
-        if let Some(address) = address {
-            *seats.addresses.entry(address.into()).or_default() += 1;
-        }
+        seats.take(user, address);
         Ok(())
+    }
+
+    /// Takes a seat for a socket that has had one in another engine: it stays, whatever the limits.
+    pub fn reenter(&self, user: Option<&str>, address: &str) {
+        let (user, address) = self.limited(user, address);
+        self.seats.lock().take(user, address);
+    }
+
+    /// What there is a limit for.
+    fn limited<'a>(
+        &self,
+        user: Option<&'a str>,
+        address: &'a str,
+    ) -> (Option<&'a str>, Option<&'a str>) {
+        let address = Some(address).filter(|a| self.per_address > 0 && !a.is_empty());
+        (user.filter(|_| self.per_user > 0), address)
     }
 
     /// Gives a seat back that was taken for the same user and address.
@@ -108,6 +129,9 @@ mod tests {
         assert!(admission.enter(7, Some("ann"), "10.0.0.3").unwrap_err().contains("per-user"));
         admission.enter(7, Some("bob"), "10.0.0.1").unwrap();
         assert!(admission.enter(8, None, "").unwrap_err().contains("max-sockets"));
+        // Who has had a seat elsewhere keeps it.
+        admission.reenter(Some("ann"), "10.0.0.1");
+        admission.leave(Some("ann"), "10.0.0.1");
         admission.leave(Some("ann"), "10.0.0.2");
         assert!(admission.enter(8, None, "10.0.0.1").unwrap_err().contains("per-address"));
         admission.enter(8, None, "").unwrap();

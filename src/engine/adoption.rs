@@ -6,7 +6,8 @@
 //! `join-timeout`; then the channels that were not heard have a gap, and the socket is told as soon
 //! as they are.
 
-use std::os::fd::AsRawFd;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 
 use mio::unix::SourceFd;
@@ -22,7 +23,7 @@ use crate::hub::{ChannelId, Variant};
 use crate::log::Level;
 use crate::socket::{Key, Phase, Rights, Socket};
 use crate::sys;
-use crate::timer::Alarm;
+use crate::timer::{Alarm, Millis};
 use crate::write_queue::Segment;
 use crate::ws::envelope::{self, Notice};
 use crate::ws::frame::{self, Data, OpCode};
@@ -53,20 +54,12 @@ impl EventLoop {
     pub(super) fn adopt(&mut self, newcomer: Newcomer) {
         let Newcomer { mut adoption, grant, envelope } = newcomer;
         let fd = adoption.fd.as_raw_fd();
-        let key = Key::new(self.adopted, self.sockets.vacant_key());
-        self.adopted += 1;
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        let ready = sys::prepare_socket(&adoption.fd).and_then(|()| {
-            // Both from the start, and never changed again: with edges, being told once more costs
-            // nothing.
-            self.poll.registry().register(
-                &mut SourceFd(&fd),
-                Token(u64::from(key) as usize),
-                interest,
-            )
-        });
+        let key = self.next_key();
+        let ready = self.watch(&adoption.fd, key);
         let admitted = match &ready {
-            Ok(()) if self.stop_by.is_some() => Err("the engine is stopping"),
+            Ok(()) if self.stop_by.is_some() || self.dispersing.is_some() => {
+                Err("the engine is stopping")
+            }
             Ok(()) => {
                 let (user, address) = (grant.user.as_deref(), &adoption.remote_address);
                 self.shared.admission.enter(fd, user, address)
@@ -97,10 +90,56 @@ impl EventLoop {
             if !adoption.leftover.is_empty() {
                 self.leftovers.insert(key, adoption.leftover);
             }
-            self.hold_or_release(key);
+            self.hold_or_release(
+                key,
+                self.now + self.shared.config.join_timeout.as_millis() as u64,
+            );
         }
         self.rearm(key);
         self.make_dirty(key);
+    }
+
+    /// The key of the next socket.
+    pub(super) fn next_key(&mut self) -> Key {
+        let key = Key::new(self.came, self.sockets.vacant_key());
+        self.came += 1;
+        key
+    }
+
+    /// Lets epoll tell what happens to a socket.
+    pub(super) fn watch(&self, fd: &OwnedFd, key: Key) -> io::Result<()> {
+        sys::prepare_socket(fd)?;
+        // Both from the start, and never changed again: with edges, being told once more costs
+        // nothing.
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let token = Token(u64::from(key) as usize);
+        self.poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), token, interest)
+    }
+
+    /// Before the descriptor is closed or given away: epoll would go on reporting a description that
+    /// somebody else still holds.
+    pub(super) fn unwatch(&self, socket: &Socket) {
+        let _ = self.poll.registry().deregister(&mut SourceFd(&socket.as_raw_fd()));
+    }
+
+    /// Counts a socket that is here from now on.
+    pub(super) fn take_seat(&self, socket: &Socket) {
+        if socket.admitted {
+            let counters = self.counters();
+            counters.sockets.add(1);
+            counters.socket_bytes.add(bytes_of(socket));
+        }
+    }
+
+    /// Counts a socket no more that goes or ends.
+    pub(super) fn give_seat_back(&self, socket: &Socket) {
+        if socket.admitted {
+            let counters = self.counters();
+            counters.sockets.sub(1);
+            counters.socket_bytes.sub(bytes_of(socket));
+            self.shared.admission.leave(socket.rights.user.as_deref(), &socket.rights.address);
+            self.shared.foreign.forget((self.number, socket.key));
+        }
     }
 
     /// Lets an admitted socket hear its channels, and queues what it is to read first.
@@ -121,27 +160,30 @@ impl EventLoop {
         }
         // What was published before it came is not for it.
         self.read_waiting_feed();
-        self.hub.join(socket.key.index() as u32, socket.variant, &grant.subscribe);
+        self.join_channels(socket.key, socket.variant, &grant.subscribe);
+        self.counters().adopted.add(1);
+        self.take_seat(socket);
+        self.shared.events.push(|| Event::Opened(id));
+    }
+
+    /// Lets a socket hear its channels from here on, or once they are confirmed.
+    pub(super) fn join_channels(&mut self, key: Key, variant: Variant, names: &[String]) {
+        self.hub.join(key.index() as u32, variant, names);
         if self.links.is_none() {
             // The embedded broker hears everything already.
             for (_, name) in self.hub.take_wanted() {
                 self.hub.subscribed(&name);
             }
         }
-        let counters = self.counters();
-        counters.adopted.add(1);
-        counters.sockets.add(1);
-        counters.socket_bytes.add(bytes_of(socket));
-        self.shared.events.push(|| Event::Opened(id));
     }
 
-    fn hold_or_release(&mut self, key: Key) {
+    /// Lets a held socket wait for its channels until `at`, if they will be heard in a moment.
+    pub(super) fn hold_or_release(&mut self, key: Key, at: Millis) {
         let index = key.index() as u32;
         let unheard = self.hub.channels_of(index).filter(|c| !self.hub.is_confirmed(*c)).count();
         if unheard == 0 || !self.is_promising() {
             return self.release(key);
         }
-        let at = self.now + self.shared.config.join_timeout.as_millis() as u64;
         if let Some(socket) = self.socket(key) {
             socket.unheard = unheard as u16;
             socket.hold_until(at);
@@ -206,6 +248,20 @@ impl EventLoop {
                 self.raw_gap(key, Cause::Gap);
             }
         }
+    }
+
+    /// Tells one socket that a channel of its has lost continuity.
+    pub(super) fn tell_gap(&mut self, key: Key, channel: &str) {
+        let now = self.now;
+        let Some(socket) = self.socket(key) else { return };
+        if socket.variant != Variant::Envelope {
+            return self.raw_gap(key, Cause::Gap);
+        }
+        let mut notice = Vec::new();
+        envelope::notice(&mut notice, Notice::Gap, channel);
+        socket.queue_frame(OpCode::Data(Data::Text), &notice, now);
+        self.counters().gaps_told.add(1);
+        self.make_dirty(key);
     }
 
     /// A raw socket can only be told by closing it; `on-gap` says whether. It hears nothing from

@@ -8,20 +8,19 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::event::Event;
-use mio::unix::SourceFd;
 use mio::{Events, Poll, Token};
 use slab::Slab;
 
 use super::events;
-use super::inbox::{Command, Who, Wire};
+use super::inbox::Wire;
 use super::links::Links;
 use super::local::Shared;
 use super::stats::Counters;
+use super::transfer::Moving;
 use crate::cause::Cause;
 use crate::echo::Notes;
 use crate::error::Result;
@@ -30,13 +29,17 @@ use crate::log::Level;
 use crate::socket::{Due, Key, Phase, Socket};
 use crate::timer::{Alarm, Millis, Timers};
 use crate::write_queue::Segment;
-use crate::ws::frame::{Data, OpCode};
 
 /// Tokens that are no socket's: no socket's key gets this high.
 pub(super) const WAKER: Token = Token(usize::MAX);
 pub(super) const SUBSCRIBER: Token = Token(usize::MAX - 1);
 pub(super) const PUBLISHER: Token = Token(usize::MAX - 2);
 
+/// What a loop's clock says when it begins: so that what happened before, to a socket that came from
+/// another loop, has a time too.
+const DAWN: Millis = 1 << 40;
+/// While its sockets are about to go, a loop lets no channel go before this has passed again.
+const SETTLING_LINGER_MS: u64 = 100;
 /// What is read from one socket at a time; the buffer is the loop's, for all of them.
 const READ_BUFFER: usize = 64 * 1024;
 /// Readiness taken from the kernel in one turn.
@@ -52,6 +55,8 @@ pub(super) enum Timer {
     Socket(Key),
     /// The time at which a raw socket that lost continuity is closed.
     Gap(Key),
+    /// The time at which a socket is sent away, after [`super::inbox::Command::Disperse`].
+    Disperse(Key),
 }
 
 /// Everything one loop owns.
@@ -63,12 +68,12 @@ pub struct EventLoop {
     pub(super) now: Millis,
     pub(super) sockets: Slab<Socket>,
     /// How many sockets came so far: no two have the same key.
-    pub(super) adopted: u64,
+    pub(super) came: u64,
     pub(super) hub: Hub,
     pub(super) echo: Notes,
     pub(super) timers: Timers<Timer>,
     /// When the linger of a channel ends. It rings in vain for a channel that has listeners again.
-    lingers: HashMap<ChannelId, Alarm>,
+    pub(super) lingers: HashMap<ChannelId, Alarm>,
     /// `None` with the embedded broker.
     pub(super) links: Option<Box<Links>>,
     /// The segments of this turn.
@@ -91,6 +96,10 @@ pub struct EventLoop {
     scratch: Vec<u8>,
     /// The time by which a loop that was told to stop has ended.
     pub(super) stop_by: Option<Millis>,
+    /// Everybody is being sent away, for this cause, and nobody may come.
+    pub(super) dispersing: Option<Cause>,
+    /// Its sockets are about to go to another engine.
+    pub(super) moving: Moving,
 }
 
 impl EventLoop {
@@ -101,9 +110,9 @@ impl EventLoop {
             number,
             poll,
             started: Instant::now(),
-            now: 0,
+            now: DAWN,
             sockets: Slab::new(),
-            adopted: 0,
+            came: 0,
             hub: Hub::default(),
             echo: Notes::default(),
             timers: Timers::default(),
@@ -119,6 +128,8 @@ impl EventLoop {
             read_buffer: vec![0; READ_BUFFER],
             scratch: Vec::new(),
             stop_by: None,
+            dispersing: None,
+            moving: Moving::default(),
             links,
             shared,
         })
@@ -138,7 +149,7 @@ impl EventLoop {
                     return;
                 }
             }
-            self.now = self.started.elapsed().as_millis() as Millis;
+            self.now = DAWN + self.started.elapsed().as_millis() as Millis;
             for event in &events {
                 self.ready(event);
             }
@@ -156,14 +167,16 @@ impl EventLoop {
     /// How long to sleep: not at all while something is left over.
     fn timeout(&self) -> Option<Duration> {
         let links_wait = self.links.as_ref().is_some_and(|links| links.has_more());
-        if !self.unread.is_empty() || links_wait || self.feed_waits {
+        let sockets_wait = !self.unread.is_empty() && !self.moving.settling;
+        if sockets_wait || links_wait || self.feed_waits {
             return Some(Duration::ZERO);
         }
-        let next = self.timers.next().into_iter().chain(self.stop_by).min()?;
+        let ends = self.stop_by.into_iter().chain(self.moving.export_by());
+        let next = self.timers.next().into_iter().chain(ends).min()?;
         // The clock may have gone on since `now` was taken; poll rounds up, so that nothing fires
         // too early.
         let elapsed = self.started.elapsed();
-        Some(Duration::from_millis(next).saturating_sub(elapsed))
+        Some(Duration::from_millis(next.saturating_sub(DAWN)).saturating_sub(elapsed))
     }
 
     fn ready(&mut self, event: &Event) {
@@ -180,8 +193,11 @@ impl EventLoop {
                 if event.is_writable() {
                     self.make_dirty(key);
                 }
-                if event.is_readable() || event.is_read_closed() || event.is_error() {
-                    self.read_socket(key, event.is_read_closed() || event.is_error());
+                let is_ending = event.is_read_closed() || event.is_error();
+                match event.is_readable() || is_ending {
+                    true if self.moving.settling => self.read_later(key),
+                    true => self.read_socket(key, is_ending),
+                    false => {}
                 }
             }
         }
@@ -194,7 +210,9 @@ impl EventLoop {
             self.command(command);
         }
         self.stop_if_told();
-        for key in std::mem::take(&mut self.unread) {
+        let unread =
+            if self.moving.settling { Vec::new() } else { std::mem::take(&mut self.unread) };
+        for key in unread {
             if let Some(socket) = self.socket(key) {
                 socket.unread = false;
             }
@@ -206,6 +224,15 @@ impl EventLoop {
         self.timers_due();
         self.read_feed();
         self.serve_links();
+        self.write_and_close();
+        self.export_if_due();
+        let sockets = &mut self.sockets;
+        self.held.retain(|key| find(sockets, *key).is_some_and(|s| s.phase == Phase::Held));
+        self.publish_gauges();
+    }
+
+    /// Writes everything that became due, and closes what is to end.
+    pub(super) fn write_and_close(&mut self) {
         self.flush_dirty();
         while !self.doomed.is_empty() {
             for (key, cause) in std::mem::take(&mut self.doomed) {
@@ -213,9 +240,6 @@ impl EventLoop {
             }
             self.flush_dirty();
         }
-        let sockets = &mut self.sockets;
-        self.held.retain(|key| find(sockets, *key).is_some_and(|s| s.phase == Phase::Held));
-        self.publish_gauges();
     }
 
     fn publish_gauges(&self) {
@@ -236,7 +260,7 @@ impl EventLoop {
         find(&mut self.sockets, key)
     }
 
-    fn keys(&self) -> Vec<Key> {
+    pub(super) fn keys(&self) -> Vec<Key> {
         self.sockets.iter().map(|(_, socket)| socket.key).collect()
     }
 
@@ -315,14 +339,20 @@ impl EventLoop {
     /// Takes a socket out of the hub: it hears nothing any more.
     pub(super) fn leave_channels(&mut self, key: Key) {
         let linger = self.shared.config.channel_linger.as_millis() as u64;
-        let (timers, lingers, echo) = (&mut self.timers, &mut self.lingers, &mut self.echo);
-        let at = self.now + linger;
+        let (echo, mut lingering) = (&mut self.echo, Vec::new());
         self.hub.leave(key.index() as u32, |left| match left {
             Left::Gone(channel) => echo.forget_channel(channel),
-            Left::Lingers(channel) => {
-                timers.set(lingers.entry(channel).or_default(), Timer::Linger(channel), Some(at));
-            }
+            Left::Lingers(channel) => lingering.push(channel),
         });
+        for channel in lingering {
+            self.linger(channel, linger);
+        }
+    }
+
+    /// Lets a channel that nobody hears any more go after so many milliseconds.
+    pub(super) fn linger(&mut self, channel: ChannelId, ms: u64) {
+        let at = Some(self.now + ms);
+        self.timers.set(self.lingers.entry(channel).or_default(), Timer::Linger(channel), at);
     }
 
     /// The end of a socket: the only place that frees one. `otherwise` is its cause if none was
@@ -335,21 +365,16 @@ impl EventLoop {
         let mut socket = self.sockets.remove(key.index());
         self.timers.set(&mut socket.alarm, Timer::Socket(key), None);
         self.leftovers.remove(&key);
-        // Before the descriptor is closed: epoll would go on reporting a description that the host
-        // still holds.
-        let _ = self.poll.registry().deregister(&mut SourceFd(&socket.as_raw_fd()));
+        self.unwatch(&socket);
         if socket.admitted {
             let cause = socket.cause.unwrap_or(otherwise);
-            let counters = self.counters();
-            counters.sockets.sub(1);
-            counters.socket_bytes.sub(super::adoption::bytes_of(&socket));
-            counters.closed(cause).add(1);
-            self.shared.admission.leave(socket.rights.user.as_deref(), &socket.rights.address);
+            self.counters().closed(cause).add(1);
             self.shared.events.push(|| {
                 let id = self.shared.socket_id(self.number, key);
                 events::Event::Closed(id, cause.code())
             });
         }
+        self.give_seat_back(&socket);
         socket.cut();
         if self.sockets.is_empty() {
             self.give_memory_back();
@@ -360,12 +385,12 @@ impl EventLoop {
     /// shut down also where a child of the host holds the connection.
     fn finish_all(mut self) {
         for key in self.keys() {
-            self.finish(key, Cause::Restart);
+            self.finish(key, self.shared.stop_cause());
         }
     }
 
     /// Buffers that grew with many sockets are not kept for none.
-    fn give_memory_back(&mut self) {
+    pub(super) fn give_memory_back(&mut self) {
         self.sockets = Slab::new();
         self.segments = HashMap::new();
         self.scratch = Vec::new();
@@ -381,6 +406,7 @@ impl EventLoop {
             match timer {
                 Timer::Socket(key) => self.socket_due(key),
                 Timer::Gap(key) => self.doom(key, Cause::Gap),
+                Timer::Disperse(key) => self.doom(key, self.dispersing.unwrap_or(Cause::Restart)),
                 Timer::Linger(channel) => self.linger_over(channel),
                 Timer::Resubscribe => {
                     self.resubscribe.rang();
@@ -405,62 +431,17 @@ impl EventLoop {
     }
 
     fn linger_over(&mut self, channel: ChannelId) {
+        if self.moving.settling {
+            // Nothing is asked of Redis now that would have to be waited for.
+            self.lingers.remove(&channel);
+            return self.linger(channel, SETTLING_LINGER_MS);
+        }
         self.lingers.remove(&channel);
         let Some(name) = self.hub.linger_over(channel) else { return };
         if !self.unsubscribe(&name) {
             // Nobody to ask: it is gone at once.
             self.hub.unsubscribed(&name);
             self.echo.forget_channel(channel);
-        }
-    }
-
-    // Commands.
-
-    fn command(&mut self, command: Command) {
-        match command {
-            Command::Adopt(newcomer) => self.adopt(*newcomer),
-            Command::Publish(channel, payload) => self.publish_for_host(&channel, &payload),
-            Command::Send(key, payload) => self.send_to(key, &payload),
-            Command::Kick(who) => self.kick(&who),
-            Command::KickOne(key) => self.doom(key, Cause::Kicked),
-            Command::LookedUp(wire, addresses) => self.looked_up(wire, addresses),
-        }
-    }
-
-    fn send_to(&mut self, key: Key, payload: &[u8]) {
-        let now = self.now;
-        let Some(socket) = find(&mut self.sockets, key) else { return };
-        if socket.is_slow(&self.shared.config, now) {
-            return self.doom(key, Cause::Slow);
-        }
-        let data = match std::str::from_utf8(payload) {
-            Ok(_) if socket.variant != Variant::Binary => Data::Text,
-            _ => Data::Binary,
-        };
-        socket.queue_frame(OpCode::Data(data), payload, now);
-        self.make_dirty(key);
-    }
-
-    /// Closes sockets for the app. By user or session this walks all sockets of the loop: it
-    /// is rare.
-    fn kick(&mut self, who: &Who) {
-        let keys: Vec<Key> = match who {
-            Who::Channel(name) => {
-                let channel = self.hub.find(name);
-                let indexes = channel.into_iter().flat_map(|channel| self.hub.listeners(channel));
-                indexes.map(|index| self.sockets[index as usize].key).collect()
-            }
-            _ => {
-                let is_meant = |socket: &Socket| match who {
-                    Who::User(user) => socket.rights.user.as_deref() == Some(user),
-                    Who::Session(session) => socket.rights.session.as_deref() == Some(session),
-                    Who::Socket(_) | Who::Channel(_) => false,
-                };
-                self.sockets.iter().filter(|(_, s)| is_meant(s)).map(|(_, s)| s.key).collect()
-            }
-        };
-        for key in keys {
-            self.doom(key, Cause::Kicked);
         }
     }
 
@@ -472,8 +453,9 @@ impl EventLoop {
         }
         if let Some(timeout) = self.shared.told_to_stop() {
             self.stop_by = Some(self.now + timeout);
+            self.moving = Moving::default();
             for key in self.keys() {
-                self.doom(key, Cause::Restart);
+                self.doom(key, self.shared.stop_cause());
             }
         }
     }

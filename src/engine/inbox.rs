@@ -8,11 +8,15 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
 
 use mio::Waker;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use super::transfer::LoopState;
+use crate::cause::Cause;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::grant::Grant;
@@ -99,6 +103,16 @@ pub(super) enum Command {
     KickOne(Key),
     /// The addresses that a link asked for.
     LookedUp(Wire, io::Result<Vec<SocketAddr>>),
+    /// Close all sockets for a cause, spread over a time.
+    Disperse(Cause, Duration),
+    /// Stop reading browsers: the sockets are about to go to another engine.
+    Settle(Sender<(usize, ())>),
+    /// Give all sockets away, once nothing is under way or at this time.
+    Export(Instant, Sender<(usize, LoopState)>),
+    /// The sockets stay after all.
+    GoOn,
+    /// Take the sockets of another loop, and with the same Redis its subscriber link.
+    Import(Box<LoopState>, bool, Sender<(usize, ())>),
 }
 
 /// A loop's queue of commands.

@@ -1,8 +1,10 @@
 //! A loop's two links to Redis: when they are served, and what it means for the loop that one comes
 //! up or is lost.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
@@ -15,11 +17,11 @@ use super::inbox::{Command, Wire};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::log::Level;
-use crate::redis::publisher::Publisher;
+use crate::redis::publisher::{Publisher, Receipt};
 use crate::redis::subscriber::{Heard, Subscriber};
-use crate::redis::{Change, Link};
+use crate::redis::{Change, Link, LinkState};
 use crate::sys;
-use crate::timer::Alarm;
+use crate::timer::{Alarm, Millis};
 
 /// A channel that Redis refused (an ACL) is asked for again after this.
 const RESUBSCRIBE_MS: u64 = 5_000;
@@ -62,6 +64,41 @@ impl Links {
     /// May more wait to be read, that nobody will tell of again?
     pub fn has_more(&self) -> bool {
         self.unread.contains(&true)
+    }
+
+    /// Has Redis answered everything, and is nothing left to be said?
+    pub fn is_settled(&self) -> bool {
+        self.publisher.pending() == 0 && self.subscriber.is_settled()
+    }
+
+    /// Gives up what is not known to have reached Redis.
+    pub fn give_up_publishes(&mut self, now: Millis) -> VecDeque<Receipt> {
+        if self.publisher.pending() == 0 {
+            return VecDeque::new();
+        }
+        self.publisher.give_up(&self.registry, now)
+    }
+
+    /// Gives the connection away that hears, if it can go on elsewhere. What was subscribed here is
+    /// not any more, either way.
+    pub fn give_subscriber(&mut self, now: Millis, pause_ms: u64) -> Option<(OwnedFd, LinkState)> {
+        let Links { subscriber, registry, .. } = self;
+        if !subscriber.link.is_up() {
+            return None;
+        }
+        let settled = subscriber.is_settled();
+        subscriber.forget();
+        if !settled {
+            subscriber.link.pause(registry, now, pause_ms);
+            return None;
+        }
+        subscriber.link.export(registry, now, pause_ms)
+    }
+
+    /// Goes on with a connection that heard elsewhere.
+    pub fn take_subscriber(&mut self, now: Millis, fd: OwnedFd, state: &LinkState) -> Result<()> {
+        self.subscriber.forget();
+        self.subscriber.link.import(&self.registry, now, fd, state)
     }
 
     /// How many descriptors are open.

@@ -9,7 +9,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
@@ -20,9 +20,10 @@ use super::admission::Admission;
 use super::embedded::Embedded;
 use super::event_loop::{self, EventLoop};
 use super::events::{Event, Events};
+use super::ids::ForeignIds;
 use super::inbox::{Adoption, Command, Inbox, Newcomer, Who};
 use super::stats::{self, Count, Counters, Refusals};
-use crate::cause::Refusal;
+use crate::cause::{Cause, Refusal};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::log::{Level, Log};
@@ -51,6 +52,7 @@ pub(super) struct Shared {
     pub log: Log,
     /// Random: the part of a socket id that no other engine of the fleet has.
     pub id: u64,
+    pub foreign: ForeignIds,
     pub admission: Admission,
     pub events: Events,
     /// `None` with Redis.
@@ -58,13 +60,25 @@ pub(super) struct Shared {
     pub ports: Vec<Port>,
     /// Milliseconds that loops have to end, plus one; 0 while they are to go on.
     stop: AtomicU64,
+    /// Why they end: the cause's place in [`Cause::ALL`].
+    stop_cause: AtomicU8,
     pub refusals: Arc<Refusals>,
 }
 
 impl Shared {
     /// A socket's id: text, unique across the fleet, never reused.
     pub fn socket_id(&self, number: usize, key: Key) -> String {
+        self.foreign.id((number, key)).unwrap_or_else(|| self.own_id(number, key))
+    }
+
+    /// The id of a socket that came to this engine first.
+    fn own_id(&self, number: usize, key: Key) -> String {
         format!("{:016x}-{number:x}-{:x}", self.id, u64::from(key))
+    }
+
+    /// Why the sockets of a loop that is to end are closed.
+    pub fn stop_cause(&self) -> Cause {
+        Cause::ALL.get(self.stop_cause.load(SeqCst) as usize).copied().unwrap_or(Cause::Restart)
     }
 
     /// How many milliseconds a loop has to end, once it is to.
@@ -74,8 +88,8 @@ impl Shared {
 }
 
 /// The loops, once they run.
-struct Running {
-    shared: Arc<Shared>,
+pub(super) struct Running {
+    pub(super) shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -125,7 +139,7 @@ impl Local {
         &self.refusals
     }
 
-    fn running(&self) -> Result<&Running> {
+    pub(super) fn running(&self) -> Result<&Running> {
         if self.process != sys::process_id() {
             return Err(wrong_process());
         }
@@ -172,11 +186,13 @@ impl Local {
             config: self.config.clone(),
             log: self.log.clone(),
             id: sys::random(),
+            foreign: ForeignIds::default(),
             admission: Admission::new(&self.config),
             events: Events::default(),
             broker: embedded.then(|| Embedded::new(loops, self.config.feed_limit)),
             ports,
             stop: AtomicU64::new(0),
+            stop_cause: AtomicU8::new(Cause::Restart as u8),
             refusals: Arc::clone(&self.refusals),
         });
         self.announce();
@@ -298,17 +314,31 @@ impl Local {
     /// Where one of our sockets is, by its id: its loop, and its key there.
     fn place_of(&self, socket_id: &str) -> Result<(usize, Key)> {
         let shared = &self.running()?.shared;
+        if let Some(place) = shared.foreign.place(socket_id) {
+            return Ok(place);
+        }
         let mut parts = socket_id.split('-').map(|part| u64::from_str_radix(part, 16).ok());
         match [parts.next(), parts.next(), parts.next(), parts.next()].map(Option::flatten) {
             // Written again it must be the same text: one socket has one id.
             [Some(_), Some(number), Some(key), None]
                 if number < shared.ports.len() as u64
-                    && shared.socket_id(number as usize, key.into()) == socket_id =>
+                    && shared.own_id(number as usize, key.into()) == socket_id =>
             {
                 Ok((number as usize, key.into()))
             }
             _ => Err(Error::new(Kind::NotFound, "no socket of this engine has that id")),
         }
+    }
+
+    /// Has it begun to work? Then there may be sockets.
+    pub(super) fn has_begun(&self) -> bool {
+        self.running.get().is_some() || self.stopped.load(SeqCst)
+    }
+
+    /// How many sockets there are now.
+    pub fn sockets(&self) -> u64 {
+        let ports = self.running.get().map_or(&[][..], |running| &running.shared.ports);
+        ports.iter().map(|port| port.counters.sockets.get()).sum()
     }
 
     /// Counters as one JSON object. An engine that has not begun to work has only zeros.
@@ -353,6 +383,11 @@ impl Local {
     /// than `stop-timeout`. Returns whether they have. Takes no lock and allocates nothing: it may
     /// be called from a signal handler or at the exit of the process.
     pub fn stop(&self, timeout_ms: u32) -> bool {
+        self.stop_with(Cause::Restart, timeout_ms)
+    }
+
+    /// As [`Local::stop`], with another cause.
+    pub fn stop_with(&self, cause: Cause, timeout_ms: u32) -> bool {
         self.stopped.store(true, SeqCst);
         if self.process != sys::process_id() {
             return true;
@@ -361,6 +396,7 @@ impl Local {
         let limit = self.config.stop_timeout.as_millis();
         let timeout_ms = timeout_ms.min(u32::try_from(limit).unwrap_or(u32::MAX));
         let ports = &running.shared.ports;
+        running.shared.stop_cause.store(cause as u8, SeqCst);
         stop_all(&running.shared, timeout_ms);
         let mut waited = 0;
         loop {

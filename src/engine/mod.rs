@@ -5,10 +5,12 @@
 
 mod admission;
 mod adoption;
+mod commands;
 mod embedded;
 mod event_loop;
 mod events;
 mod fanout;
+mod ids;
 mod inbound;
 mod inbox;
 pub mod keeper;
@@ -25,6 +27,7 @@ pub use inbox::{Adoption, Who};
 pub use keeper::Remote;
 pub use local::Local;
 pub use stats::Refusals;
+pub use transfer::{EngineState, LoopState};
 
 use crate::config::{Config, Keeper};
 use crate::error::{Error, Result};

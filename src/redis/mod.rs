@@ -8,6 +8,7 @@
 
 pub mod publisher;
 pub mod subscriber;
+mod transfer;
 
 use std::collections::VecDeque;
 use std::io;
@@ -24,6 +25,8 @@ use crate::resp::{self, Decoder, Reply};
 use crate::sys;
 use crate::timer::Millis;
 use crate::write_queue::WriteQueue;
+
+pub use transfer::LinkState;
 
 /// After a failed attempt: the first retry is at once, then a random time up to this, doubled each
 /// time.
@@ -445,7 +448,3 @@ impl Link {
         self.is_ending = false;
     }
 }
-
-/// stub
-#[derive(serde::Serialize, serde::Deserialize)]
-pub struct LinkState;

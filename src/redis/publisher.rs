@@ -113,6 +113,17 @@ impl Publisher {
         std::mem::take(&mut self.unanswered)
     }
 
+    /// Gives up everything that is not known to have got through, and the link with it: what was
+    /// written may still be carried out.
+    pub fn give_up(&mut self, registry: &Registry, now: Millis) -> VecDeque<Receipt> {
+        self.link.pause(registry, now, 0);
+        self.waiting_bytes = 0;
+        let waiting = std::mem::take(&mut self.waiting).into_iter().map(|(_, receipt)| receipt);
+        let mut receipts = self.take_unanswered();
+        receipts.extend(waiting);
+        receipts
+    }
+
     /// How many bytes wait that the link does not have yet.
     pub fn waiting_bytes(&self) -> usize {
         self.waiting_bytes

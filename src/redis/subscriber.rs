@@ -110,6 +110,11 @@ impl Subscriber {
         result
     }
 
+    /// Does nothing wait for Redis or for its answer?
+    pub fn is_settled(&self) -> bool {
+        self.unanswered.is_empty() && (!self.link.is_up() || self.link.queued_bytes() == 0)
+    }
+
     /// The link was lost or is given up: nothing that was asked will be answered.
     pub fn forget(&mut self) {
         self.unanswered.clear();

@@ -85,6 +85,20 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Cause> {
     }
 }
 
+impl Header {
+    /// Appends the header as the browser wrote it.
+    pub fn append(&self, out: &mut Vec<u8>) {
+        let header = FrameHeader {
+            is_final: self.fin,
+            rsv1: self.rsv1,
+            opcode: self.opcode,
+            mask: Some(self.mask),
+            ..FrameHeader::default()
+        };
+        header.format(self.len, out).expect("writing to a Vec does not fail");
+    }
+}
+
 /// Unmasks (or masks) `payload`, RFC 6455 §5.3. `offset` is the position of `payload[0]` in the
 /// payload of its frame.
 pub fn unmask(payload: &mut [u8], key: [u8; 4], offset: usize) {
@@ -129,14 +143,32 @@ pub fn append_close(out: &mut Vec<u8>, code: u16, reason: &str) {
 /// Where the server frame that byte `at` of `bytes` lies in ends. `bytes` is a run of whole server
 /// frames; an `at` on a boundary is returned as it is, one past the end gives the end.
 pub fn boundary_after(bytes: &[u8], at: usize) -> usize {
-    let mut end = 0;
+    boundaries_around(bytes, at).1
+}
+
+/// Where the server frame that byte `at` of `bytes` lies in begins; as [`boundary_after`].
+pub fn boundary_before(bytes: &[u8], at: usize) -> usize {
+    boundaries_around(bytes, at).0
+}
+
+fn boundaries_around(bytes: &[u8], at: usize) -> (usize, usize) {
+    let (mut begin, mut end) = (0, 0);
     while end < at {
-        let mut cursor = Cursor::new(bytes.get(end..).unwrap_or_default());
-        let Ok(Some((_, len))) = FrameHeader::parse(&mut cursor) else { return bytes.len() };
-        let frame = cursor.position().saturating_add(len);
-        end = end.saturating_add(usize::try_from(frame).unwrap_or(usize::MAX)).min(bytes.len());
+        begin = end;
+        let mut cursor = Cursor::new(bytes.get(begin..).unwrap_or_default());
+        end = match FrameHeader::parse(&mut cursor) {
+            Ok(Some((_, len))) => {
+                let frame = cursor.position().saturating_add(len);
+                let frame = usize::try_from(frame).unwrap_or(usize::MAX);
+                begin.saturating_add(frame).min(bytes.len())
+            }
+            _ => bytes.len(),
+        };
+        if end == begin {
+            break; // `at` is past the end.
+        }
     }
-    end
+    if end == at { (end, end) } else { (begin, end) }
 }
 
 /// Whether a browser may send this close code, RFC 6455 §7.4 and the registry it founded.

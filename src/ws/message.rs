@@ -127,6 +127,39 @@ impl Assembler {
         Ok(())
     }
 
+    /// The bytes that a fresh one is to be fed, to become what this one is: for another process.
+    /// They are a browser's frames, and none of them is whole.
+    pub fn replay(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let Some(partial) = &self.0 else { return bytes };
+        let open = partial.frame.as_ref();
+        if let Some(message) = &partial.message {
+            let first = open.filter(|open| !matches!(open.header.opcode, OpCode::Control(_)));
+            let of_this_frame = first.map_or(0, |open| open.got as usize);
+            let is_first = first.is_some_and(|o| o.header.opcode != OpCode::Data(Data::Continue));
+            // All fragments that are whole, as one.
+            let whole = message.payload.get(..message.payload.len() - of_this_frame);
+            if let Some(whole) = whole.filter(|_| !is_first) {
+                let opcode = OpCode::Data(if message.text { Data::Text } else { Data::Binary });
+                let len = whole.len() as u64;
+                Header { fin: false, rsv1: false, opcode, mask: [0; 4], len }.append(&mut bytes);
+                bytes.extend_from_slice(whole);
+            }
+        }
+        if let Some(Open { header, got }) = open {
+            let payload = match (header.opcode, &partial.message) {
+                (OpCode::Data(_), Some(message)) => &message.payload,
+                _ => &partial.control,
+            };
+            header.append(&mut bytes);
+            let begin = bytes.len();
+            bytes.extend_from_slice(&payload[payload.len() - *got as usize..]);
+            frame::unmask(&mut bytes[begin..], header.mask, 0);
+        }
+        bytes.extend_from_slice(&partial.header[..partial.header_len]);
+        bytes
+    }
+
     /// Whether nothing is waiting for its other half: then it owns no memory.
     pub fn is_idle(&self) -> bool {
         self.0.is_none()
@@ -380,6 +413,14 @@ mod tests {
             let halves = feed_all([&bytes[..cut], &bytes[cut..]], max);
             assert_eq!((&halves.0, halves.1), (&got, result), "cut at {cut}");
             assert_eq!(halves.2.is_idle(), assembler.is_idle());
+            // The same with another assembler from the cut on.
+            let (mut both, begun, first) = feed_all([&bytes[..cut]], max);
+            if begun.is_err() || matches!(both.last(), Some(Got::Close(_))) {
+                continue;
+            }
+            let (second, ended, _) = feed_all([&first.replay()[..], &bytes[cut..]], max);
+            both.extend(second);
+            assert_eq!((&both, ended), (&got, result), "moved at {cut}");
         }
         (got, result)
     }

@@ -32,6 +32,9 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 DEADLINE = 15
 
+# The engine in each worker, as without a master.
+NO_KEEPER = 'wsredis-keeper = off\n'
+
 VARIABLES = {
     'debian': 'WSREDIS_UWSGI',
     'pip': 'WSREDIS_PIP_UWSGI',

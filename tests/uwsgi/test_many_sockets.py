@@ -1,11 +1,14 @@
-"""2,000 sockets on 20 channels in one worker: what they cost, and that nothing of them stays."""
+"""2,000 sockets on 20 channels, in a keeper and in one worker: what they cost, and that nothing of
+them stays."""
 
 import contextlib
 import threading
 import time
 from pathlib import Path
 
-from harness import eventually, grant_path, many_descriptors, percentile, print_figures
+import pytest
+
+from harness import NO_KEEPER, eventually, grant_path, many_descriptors, percentile, print_figures
 
 SOCKETS = 2000
 CHANNELS = [f'many:{i}' for i in range(20)]
@@ -66,17 +69,26 @@ def subscriptions(redis):
     return [count for _, count in redis.client.pubsub_numsub(*CHANNELS)]
 
 
-def test_2000_sockets_cost_a_descriptor_each_and_a_subscription_per_channel(debian, site, redis):
+@pytest.mark.parametrize('keeper', ['keeper', 'no keeper'])
+def test_2000_sockets_cost_a_descriptor_each_and_a_subscription_per_channel(
+    debian, site, redis, keeper
+):
     many_descriptors(SOCKETS + 1000)
-    made = site(debian, f'wsredis-redis-url = {redis.url}\n')
+    made = site(
+        debian,
+        f'wsredis-redis-url = {redis.url}\n' + (NO_KEEPER if keeper == 'no keeper' else ''),
+    )
     worker, browsers = made.workers()[0], []
+    held_by = made.keeper() if keeper == 'keeper' else worker
     with contextlib.ExitStack() as stack:
         stack.callback(close_all, browsers)
         # One of each channel first, so that the engine and its links are there.
         browsers += [made.raw(path_of(i)) for i in range(20)]
         eventually(lambda: subscriptions(redis) == [1] * 20, 'one subscription for each channel')
         connections = len(redis.client.client_list())
-        constant, memory = descriptors(worker) - len(browsers), resident(worker)
+        made.stats()  # The worker opens a connection for it.
+        in_worker = descriptors(worker)
+        constant, memory = descriptors(held_by) - len(browsers), resident(held_by)
 
         with Visitor(made) as visitor:
             begun = time.monotonic()
@@ -85,26 +97,28 @@ def test_2000_sockets_cost_a_descriptor_each_and_a_subscription_per_channel(debi
             assert {browser.status for browser in browsers} == {101}
             # The visitor may just have a connection of its own.
             eventually(
-                lambda: descriptors(worker) - constant == SOCKETS, 'one descriptor for each socket'
+                lambda: descriptors(held_by) - constant == SOCKETS, 'one descriptor for each socket'
             )
             assert subscriptions(redis) == [1] * 20
             assert len(redis.client.client_list()) == connections
-            each = (resident(worker) - memory) * 1024 / (SOCKETS - 20)
+            each = (resident(held_by) - memory) * 1024 / (SOCKETS - 20)
             assert made.stats()['sockets'] == SOCKETS
+            if keeper == 'keeper':
+                assert descriptors(worker) <= in_worker + 1, 'none stays in the worker'
 
             for channel in CHANNELS:
                 assert redis.client.publish(channel, channel) == 1
             for i, browser in enumerate(browsers):
                 assert browser.message() == (1, CHANNELS[i % 20].encode())
         print_figures(
-            '2,000 sockets on 20 channels',
+            f'2,000 sockets on 20 channels, {keeper}',
             handshakes_per_s=round((SOCKETS - 20) / took),
             descriptors_besides=constant,
             resident_bytes_per_socket=round(each),
             visitor_p99_ms=round(percentile(visitor.times, 99), 1),
             visitor_max_ms=round(max(visitor.times), 1),
         )
-    eventually(lambda: descriptors(worker) == constant, 'no descriptor stays')
+    eventually(lambda: descriptors(held_by) == constant, 'no descriptor stays')
     eventually(lambda: not redis.client.pubsub_channels(), 'no channel stays')
 
 
@@ -126,7 +140,8 @@ def test_loops_have_one_subscription_per_channel_each(debian, site, redis):
 def test_after_10000_joins_and_leaves_everything_is_back(debian, site, redis):
     many_descriptors(2000)
     made = site(debian, f'wsredis-redis-url = {redis.url}\n')
-    worker = made.workers()[0]
+    held_by = made.keeper()
+    made.stats()
 
     def join_and_leave(count):
         browsers = []
@@ -143,13 +158,13 @@ def test_after_10000_joins_and_leaves_everything_is_back(debian, site, redis):
     join_and_leave(500)
     join_and_leave(500)
     eventually(is_back, 'the first thousand have left')
-    before, memory = descriptors(worker), resident(worker)
+    before, memory = descriptors(held_by), resident(held_by)
     with Visitor(made) as visitor:
         for _ in range(40):
             join_and_leave(250)
         eventually(is_back, 'ten thousand have left')
-    eventually(lambda: descriptors(worker) == before, 'no descriptor stays')
-    grown = resident(worker) - memory
+    eventually(lambda: descriptors(held_by) == before, 'no descriptor stays')
+    grown = resident(held_by) - memory
     print_figures(
         '10,000 joins and leaves',
         resident_kB_before=memory,

@@ -7,11 +7,11 @@ import signal
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from harness import HERE, eventually, grant_path
+from harness import HERE, NO_KEEPER, eventually, grant_path
 
 
 def test_one_publisher_reaches_the_browsers_of_every_worker(binary, site, redis):
-    made = site(binary, f'wsredis-redis-url = {redis.url}\nthreads = 2\n', workers=3)
+    made = site(binary, NO_KEEPER + f'wsredis-redis-url = {redis.url}\nthreads = 2\n', workers=3)
     path = grant_path({'subscribe': ['all']}, sleep=0.05)
     with contextlib.ExitStack() as stack:
         browsers = []
@@ -29,7 +29,7 @@ def test_one_publisher_reaches_the_browsers_of_every_worker(binary, site, redis)
 
 @pytest.mark.parametrize('how', ['reload', 'kill', 'max-requests'])
 def test_a_worker_that_goes_tells_its_browsers_and_the_next_one_serves(debian, site, redis, how):
-    options = f'wsredis-redis-url = {redis.url}\n' + (
+    options = f'{NO_KEEPER}wsredis-redis-url = {redis.url}\n' + (
         'max-requests = 5\nmin-worker-lifetime = 0\n' if how == 'max-requests' else ''
     )
     made = site(debian, options)
@@ -55,7 +55,7 @@ def test_a_worker_that_goes_tells_its_browsers_and_the_next_one_serves(debian, s
 
 
 def test_a_reload_of_the_master_serves_again_with_the_same_plugin(binary, site, redis):
-    made = site(binary, f'wsredis-redis-url = {redis.url}\n')
+    made = site(binary, NO_KEEPER + f'wsredis-redis-url = {redis.url}\n')
     with made.connect(grant_path({'subscribe': ['a']})) as browser:
         redis.wait_listeners('a')
         before = made.facts()['pid']
@@ -121,8 +121,8 @@ def test_a_mule_publishes_through_redis(debian, site, redis, tmp_path):
         break
 
 
-def test_a_mule_on_the_embedded_broker_is_told_the_cure(debian, site, tmp_path):
+def test_a_mule_without_a_keeper_on_the_embedded_broker_is_told_the_cure(debian, site, tmp_path):
     answer = tmp_path / 'answer'
-    site(debian, f'mule = {HERE}/mule.py\n', env={'MULE_ANSWER': str(answer)})
+    site(debian, NO_KEEPER + f'mule = {HERE}/mule.py\n', env={'MULE_ANSWER': str(answer)})
     eventually(answer.exists, 'the mule has tried')
     assert 'wsredis-redis-url' in answer.read_text()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import Site, need_tool
+from harness import NO_KEEPER, Site, need_tool
 
 
 def test_each_binary_refuses_the_plugin_of_the_other(binaries, tmp_path):
@@ -30,8 +30,8 @@ def test_the_plugin_exports_one_symbol(binary):
     assert [line.split()[-1] for line in table.stdout.decode().splitlines()] == ['wsredis_plugin']
 
 
-def test_the_embedded_broker_with_two_workers_is_an_error_with_the_cure(debian, tmp_path):
-    assert 'redis-url' in Site(tmp_path, debian, workers=2).fails()
+def test_the_embedded_broker_in_two_workers_is_an_error_with_the_cure(debian, tmp_path):
+    assert 'redis-url' in Site(tmp_path, debian, NO_KEEPER, workers=2).fails()
 
 
 @pytest.mark.parametrize(

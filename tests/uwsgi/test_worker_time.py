@@ -8,6 +8,7 @@ import time
 import pytest
 
 from harness import (
+    NO_KEEPER,
     eventually,
     grant_path,
     many_descriptors,
@@ -22,10 +23,14 @@ RATE = 200
 SECONDS = 5
 
 
-def test_the_worker_is_idle_again_within_5_ms_at_200_handshakes_a_second(debian, site, redis):
+@pytest.mark.parametrize('keeper', ['keeper', 'no keeper'])
+def test_the_worker_is_idle_again_within_5_ms_at_200_handshakes_a_second(
+    debian, site, redis, keeper
+):
     """By uWSGI's clock, from the accepted connection to the end of the request."""
     many_descriptors(RATE * SECONDS + 1000)
-    made = site(debian, f'wsredis-redis-url = {redis.url}\nlog-format = BUSY %(status) %(micros)\n')
+    options = NO_KEEPER if keeper == 'no keeper' else ''
+    made = site(debian, f'{options}wsredis-redis-url = {redis.url}\nlog-format = BUSY %(status) %(micros)\n')
     browsers = []
     try:
         made.raw(PATH).close()
@@ -50,7 +55,7 @@ def test_the_worker_is_idle_again_within_5_ms_at_200_handshakes_a_second(debian,
 
     times = eventually(busy, 'a log line for each handshake')
     print_figures(
-        'worker busy per handshake',
+        f'worker busy per handshake, {keeper}',
         handshakes=len(times),
         per_second=round(rate),
         p50_ms=percentile(times, 50),
@@ -61,12 +66,13 @@ def test_the_worker_is_idle_again_within_5_ms_at_200_handshakes_a_second(debian,
     assert percentile(times, 99) <= 5
 
 
+@pytest.mark.parametrize('keeper', ['keeper', 'no keeper'])
 @pytest.mark.parametrize('front', ['http-socket', 'http11-socket'])
 @pytest.mark.parametrize('how', ['list', 'file', 'pieces'])
 def test_the_worker_writes_nothing_to_a_socket_that_it_gave_away(
-    debian, site, tmp_path, front, how
+    debian, site, tmp_path, front, how, keeper
 ):
-    made = site(debian, front=front)
+    made = site(debian, NO_KEEPER if keeper == 'no keeper' else '', front=front)
     made.raw(PATH).close()
     worker = made.workers()[0]
     trace = tmp_path / 'trace'
@@ -103,7 +109,12 @@ def test_the_worker_writes_nothing_to_a_socket_that_it_gave_away(
         tracer.terminate()
         tracer.wait()
         tracer.stderr.close()
-    threads = {int(line.split()[0]) for line in lines if f':{ours}]' in line}
-    assert threads and worker not in threads, [line for line in lines if f':{ours}]' in line]
+    # "PID call(FD<TCP:[…:PORT]>": what was done with that connection, and by which thread.
+    done = [re.match(rf'(\d+) +(\w+)\(\d+<TCP:\[[^\]]*:{ours}]>', line) for line in lines]
+    done = [(int(found[1]), found[2]) for found in done if found]
+    if keeper == 'keeper':
+        assert done == [(worker, 'close')], lines
+    else:
+        assert done and worker not in {thread for thread, _ in done}, lines
     # The trace does see the worker's own writes: the ordinary answer.
     assert [line for line in lines if line.startswith(str(worker)) and 'hello' in line]

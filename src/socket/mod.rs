@@ -5,10 +5,14 @@
 //! it can be handed to another process. It decides nothing about channels. Idle, it owns no buffer:
 //! what is read lies in the loop's own buffer, and the write queue is empty.
 
+mod state;
+
 use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
+
+use serde::{Deserialize, Serialize};
 
 use crate::cause::{Cause, Refusal};
 use crate::config::Config;
@@ -18,6 +22,8 @@ use crate::timer::{Alarm, Millis};
 use crate::write_queue::{HANDSHAKE, NO_CHANNEL, Segment, WriteQueue};
 use crate::ws::frame::{self, OpCode};
 use crate::ws::message::{Assembler, Incoming};
+
+pub use state::SocketState;
 
 /// A connection that has nothing more to say has this long to be read to its end; then it is cut.
 const ENDING_MS: u64 = 1_000;
@@ -54,7 +60,7 @@ impl From<Key> for u64 {
 }
 
 /// How far a socket's life is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
     /// Its HTTP answer waits until its channels are heard; nothing is written yet.
     Held,
@@ -67,11 +73,12 @@ pub enum Phase {
     Ending,
 }
 
-/// What the grant lets this socket do, for as long as it lives.
-#[derive(Debug, Default)]
-pub struct Rights {
+/// What the grant lets this socket do, for as long as it lives. Its loop shares the names of channels;
+/// on its way to another process it has its own.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Rights<Name = Rc<str>> {
     /// Where its messages go.
-    pub publish: Box<[Rc<str>]>,
+    pub publish: Box<[Name]>,
     /// JSON that is put around its messages.
     pub sender: Option<Box<str>>,
     /// Does it hear its own messages?
@@ -174,6 +181,11 @@ impl Socket {
     /// Holds the answer back until [`Socket::release`], or until `at` at most.
     pub fn hold_until(&mut self, at: Millis) {
         self.limit_at = at;
+    }
+
+    /// Until when it is held at most.
+    pub fn held_until(&self) -> Millis {
+        self.limit_at
     }
 
     /// Lets the answer go.
@@ -435,7 +447,3 @@ impl AsRawFd for Socket {
         self.fd.as_raw_fd()
     }
 }
-
-/// stub
-#[derive(serde::Serialize, serde::Deserialize)]
-pub struct SocketState;
