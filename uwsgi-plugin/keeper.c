@@ -16,7 +16,7 @@
 /* Longer than any hand-over takes; the workers wait for it to be over. */
 #define PLUGIN_KEEPER_START_MS 10000
 
-/* The variable FOLDER:PID, by which a master finds its own folder again after the exec of a reload. */
+/* The variable FOLDER:PID: how a master finds its own folder again after the exec of a reload. */
 #define PLUGIN_KEEPER_FOLDER "WSREDIS_KEEPER_FOLDER"
 
 int plugin_has_keeper;
@@ -130,8 +130,8 @@ static int plugin_find_folder(uid_t owner)
 		return 0;
 	char *folder = uwsgi_concat2n((char *) value, colon - value, "", 0);
 	struct stat found;
-	if (!lstat(folder, &found) && S_ISDIR(found.st_mode) &&
-		found.st_uid == owner && (found.st_mode & 07777) == 0700) {
+	if (!lstat(folder, &found) && S_ISDIR(found.st_mode) && found.st_uid == owner &&
+		(found.st_mode & 07777) == 0700) {
 		plugin_folder = folder;
 		return 1;
 	}
@@ -201,8 +201,9 @@ static void plugin_end_keeper(void)
 	if (uwsgi.workers[0].pid != getpid())
 		return; /* a child of the master has inherited this */
 	wsredis_status status = wsredis_keeper_stop(plugin_config, PLUGIN_STOP_TIMEOUT_MS);
+	/* The library's text is of a thread that has begun to end: it is gone. */
 	if (status != WSREDIS_STATUS_OK)
-		plugin_keeper_failed(status);
+		plugin_log("the keeper has not ended in order: %s", wsredis_status_name(status));
 	/* What it leaves if it was killed. */
 	char *path = uwsgi_concat2(plugin_folder, "/keeper");
 	unlink(path);

@@ -8,8 +8,8 @@
  * 70,000 as 4,464. So the caller states the total length and sends parts of at most 65,535 bytes; a
  * part that wrapped makes the sum wrong, and then nothing is published. The number of arguments
  * wraps at 256 in the same way and is caught by the same sum. The functions run on the caller's
- * thread, hold nothing between two calls and never wait for Redis; a keeper has one second to answer
- * with its statistics.
+ * thread, hold nothing between two calls and never wait for Redis; a keeper has one second to
+ * answer with its statistics.
  */
 #include "plugin.h"
 
