@@ -48,6 +48,7 @@ pub struct Browser {
     message: Vec<u8>,
     output: Vec<u8>,
     written: usize,
+    ended: bool,
 }
 
 impl Browser {
@@ -73,6 +74,7 @@ impl Browser {
             message: Vec::new(),
             output: output.into_bytes(),
             written: 0,
+            ended: false,
         })
     }
 
@@ -98,6 +100,11 @@ impl Browser {
     /// Whether nothing more is to be expected of it.
     pub fn is_over(&self) -> bool {
         self.state == State::Over
+    }
+
+    /// Whether the other side has ended the connection, so that we should too.
+    pub fn is_ended(&self) -> bool {
+        self.ended
     }
 
     /// Ends the connection.
@@ -152,6 +159,7 @@ impl Browser {
     }
 
     fn ended(&mut self, each: &mut dyn FnMut(Said<'_>)) {
+        self.ended = true;
         match std::mem::replace(&mut self.state, State::Over) {
             State::Asking => each(Said::Refused(0)),
             State::Open => each(Said::Closed(NO_CLOSE)),

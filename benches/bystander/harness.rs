@@ -376,7 +376,11 @@ impl Harness {
             Said::Closed(code) => self.on_closed(index, code, now),
         });
         self.buffer = buffer;
-        self.seats[index].browser = Some(browser);
+        if browser.is_ended() {
+            browser.drop_from(self.poll.registry());
+        } else {
+            self.seats[index].browser = Some(browser);
+        }
     }
 
     fn on_message(&mut self, index: usize, message: &[u8], now: Instant) {

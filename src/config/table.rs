@@ -77,7 +77,7 @@ const fn kebab<const N: usize>(field: &str) -> [u8; N] {
 table! {
     redis_url: Option<RedisUrl> = "none",
         redis_url in "redis://, valkey:// or unix:// URL, or none",
-        "The Redis or Valkey server; none: the embedded broker, for a single process.";
+        "The Redis or Valkey server; none: the embedded broker, inside one keeper or process.";
     channel_prefix: String = "", channel_prefix in "up to 128 bytes",
         "Put before every channel on Redis, unseen by browsers: keeps sites on one server apart.";
     keeper: Keeper = "auto", keeper in "auto, off or an absolute path",

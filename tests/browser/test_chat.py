@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -61,6 +62,8 @@ class Chat:
             "WSREDIS_PLUGIN": str(self.plugin.resolve()),
             "CHAT_VENV": os.environ.get("CHAT_VENV", sys.prefix),
             "CHAT_ADDRESS": self.address,
+            # Where the keeper's folder is made; the name of a socket there must be short.
+            "TMPDIR": tempfile.mkdtemp(prefix="chat"),
         }
         if redis_url:
             self.environment["WSREDIS_REDIS_URL"] = redis_url
@@ -84,10 +87,21 @@ class Chat:
         except OSError:
             return False
 
+    def keepers(self) -> list[int]:
+        """Its folder is among its arguments."""
+        folder = self.environment["TMPDIR"].encode()
+        return [
+            int(arguments.parent.name)
+            for arguments in Path("/proc").glob("[0-9]*/cmdline")
+            if folder in arguments.read_bytes()
+        ]
+
     def end(self, how: signal.Signals) -> None:
         if how == signal.SIGKILL:
-            # The workers too: they are in the group that the master leads.
+            # The workers too: they are in the group that the master leads. The keeper is not.
             os.killpg(self.process.pid, how)
+            for pid in self.keepers():
+                os.kill(pid, how)
         else:
             self.process.send_signal(how)
         self.process.wait(timeout=20)
@@ -97,7 +111,9 @@ class Chat:
 def chat(tmp_path) -> Iterator[Chat]:
     chat = Chat(tmp_path)
     yield chat
-    chat.end(signal.SIGKILL)
+    if chat.process.poll() is None:
+        chat.end(signal.SIGKILL)
+    shutil.rmtree(chat.environment["TMPDIR"], ignore_errors=True)
 
 
 @pytest.fixture
@@ -177,8 +193,32 @@ def test_the_counter_counts_and_the_numbers_are_the_servers(chat, context):
     join(context, chat, "Ben")
     expect(ada.locator("#since")).to_have_text(re.compile("0:0[2-9]"))
     expect(ada.locator("[data-key=sockets]")).to_have_text("2")
-    assert number(ada, "redis_connections") == "0" and number(ada, "worker") == "1 of 1"
+    assert number(ada, "redis_connections") == "0" and number(ada, "worker")[1:] == " of 4"
     assert int(number(ada, "fds")) > 2 and int(number(ada, "bytes_per_socket").replace(",", "")) > 0
+
+
+def test_a_reload_of_the_server_is_not_noticed(chat, context):
+    """Everything but the keeper is another process afterwards."""
+    ada, ben = join(context, chat, "Ada"), join(context, chat, "Ben")
+    seen = "window.statuses = []; socket.addEventListener('status', (e) => statuses.push(e.detail))"
+    for page in (ada, ben):
+        page.evaluate(seen)
+    opened = ada.evaluate("openedAt")
+    for line in ("one", "two"):
+        # The last thing that uWSGI does when it starts; earlier, it would miss the next signal.
+        started = chat.log.read_text().count("spawned wsredis keeper")
+        chat.process.send_signal(signal.SIGHUP)
+        wait_until(
+            lambda n=started: chat.log.read_text().count("spawned wsredis keeper") > n,
+            chat.log.read_text,
+        )
+        say(ada, line)
+        expect(ben.locator(".line .text").last).to_have_text(line)
+    for page in (ada, ben):
+        assert page.evaluate("statuses") == []
+    assert ada.evaluate("openedAt") == opened, "the counter runs on"
+    ben.get_by_role("button", name="Let the server roll a die").click()
+    expect(ada.get_by_text(re.compile("Ben let the server roll: [1-6]"))).to_be_visible()
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
