@@ -422,8 +422,7 @@ pub fn event_fd_drain(fd: &OwnedFd) {
     unsafe { libc::read(fd.as_raw_fd(), (&raw mut count).cast(), 8) };
 }
 
-/// Sleeps a moment; async-signal-safe, unlike the clock of std, and so allowed in a host's exit
-/// handler.
+/// Sleeps a moment; async-signal-safe, unlike the clock of std.
 pub fn pause_ms(ms: u32) {
     // SAFETY: poll with no descriptors is a plain sleep.
     unsafe { libc::poll(null_mut(), 0, ms as c_int) };
@@ -433,18 +432,6 @@ pub fn pause_ms(ms: u32) {
 pub fn replace(place: &OwnedFd, fd: &OwnedFd) -> io::Result<()> {
     // SAFETY: dup3 takes integers; both descriptors are owned by the caller and stay so.
     check(unsafe { libc::dup3(fd.as_raw_fd(), place.as_raw_fd(), libc::O_CLOEXEC) }).map(drop)
-}
-
-/// Does a process of this number run? A number may be used again by another one.
-pub fn is_alive(process: u32) -> bool {
-    // SAFETY: signal 0 is sent to nobody; only the answer counts.
-    let answer = check(unsafe { libc::kill(process as libc::pid_t, 0) });
-    !answer.is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH))
-}
-
-/// The calling process.
-pub fn process_id() -> u32 {
-    std::process::id()
 }
 
 /// The user whose rights the process has (its effective user id).
@@ -753,8 +740,8 @@ mod tests {
     #[test]
     fn both_ends_know_process_and_user_of_the_other() {
         let (host, keeper) = connection();
-        assert_eq!(peer_credentials(&keeper).unwrap(), (process_id(), user_id()));
-        assert_eq!(peer_credentials(&host).unwrap(), (process_id(), user_id()));
+        assert_eq!(peer_credentials(&keeper).unwrap(), (std::process::id(), user_id()));
+        assert_eq!(peer_credentials(&host).unwrap(), (std::process::id(), user_id()));
     }
 
     #[test]
@@ -885,7 +872,7 @@ mod tests {
             assert_eq!(read("stdin-by-path"), "[wsredis]\n");
 
             let (its, ours) = (stat(&read("stat")), fs::read_to_string("/proc/self/stat").unwrap());
-            assert_ne!(its[0], process_id() as i64, "it is nobody's child");
+            assert_ne!(its[0], std::process::id() as i64, "it is nobody's child");
             assert_ne!(its[2], stat(&ours)[2], "it has a session of its own");
             assert_eq!(its[3], 0, "it has no terminal");
 

@@ -115,7 +115,7 @@ impl Local {
         Ok(Local {
             config,
             log,
-            process: sys::process_id(),
+            process: std::process::id(),
             starting: Mutex::new(()),
             running: OnceLock::new(),
             stopped: AtomicBool::new(false),
@@ -140,7 +140,7 @@ impl Local {
     }
 
     pub(super) fn running(&self) -> Result<&Running> {
-        if self.process != sys::process_id() {
+        if self.process != std::process::id() {
             return Err(wrong_process());
         }
         if self.stopped.load(SeqCst) {
@@ -389,7 +389,7 @@ impl Local {
     /// As [`Local::stop`], with another cause.
     pub fn stop_with(&self, cause: Cause, timeout_ms: u32) -> bool {
         self.stopped.store(true, SeqCst);
-        if self.process != sys::process_id() {
+        if self.process != std::process::id() {
             return true;
         }
         let Some(running) = self.running.get() else { return true };
@@ -416,7 +416,7 @@ impl Drop for Local {
     /// Stops at once and waits for the threads. In another process it leaves everything as it is:
     /// it is not ours.
     fn drop(&mut self) {
-        if self.process != sys::process_id() {
+        if self.process != std::process::id() {
             return;
         }
         self.stop(0);

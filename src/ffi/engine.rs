@@ -30,7 +30,7 @@ pub struct wsredis_engine {
 unsafe fn engine_of<'a>(pointer: *const wsredis_engine) -> Result<&'a Engine> {
     // SAFETY: the caller's promise.
     let engine = unsafe { object(pointer, "engine")? };
-    if engine.process != sys::process_id() {
+    if engine.process != std::process::id() {
         // Its locks may have been held by threads that this process does not have.
         let text = "the engine was started in another process: start it after the fork";
         return Err(Error::new(Kind::WrongProcess, text));
@@ -101,7 +101,7 @@ pub unsafe extern "C" fn wsredis_engine_start(
         config.policy()?;
         let log = log_of(sink, userdata, &config.config);
         let engine = Engine::new(config.config.clone(), log, Arc::clone(&config.refusals))?;
-        let engine = wsredis_engine { engine, process: sys::process_id() };
+        let engine = wsredis_engine { engine, process: std::process::id() };
         // SAFETY: the caller's promise.
         unsafe { put(out_engine, Box::into_raw(Box::new(engine)), "out_engine") }
     })
@@ -461,7 +461,7 @@ pub unsafe extern "C" fn wsredis_engine_stop(
     // SAFETY: the caller's promise; NULL is checked here.
     match unsafe { engine.as_ref() } {
         None => wsredis_status::WSREDIS_STATUS_INVALID,
-        Some(engine) if engine.process != sys::process_id() => {
+        Some(engine) if engine.process != std::process::id() => {
             wsredis_status::WSREDIS_STATUS_WRONG_PROCESS
         }
         Some(engine) if engine.engine.stop(timeout_ms) => wsredis_status::WSREDIS_STATUS_OK,
@@ -487,7 +487,7 @@ pub unsafe extern "C" fn wsredis_engine_free(engine: *mut wsredis_engine) {
         }
         // SAFETY: the caller's promise: it came from `Box::into_raw` and is freed once.
         let engine = unsafe { Box::from_raw(engine) };
-        if engine.process != sys::process_id() {
+        if engine.process != std::process::id() {
             std::mem::forget(engine);
         }
     });

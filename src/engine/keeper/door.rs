@@ -5,7 +5,6 @@
 //! read until the engine has taken it: what a peer was allowed to send is never dropped. What a peer
 //! sends wrongly costs only that peer its connection.
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
@@ -16,13 +15,13 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 
-use super::super::events::Event;
 use super::super::inbox::Adoption;
 use super::super::local::Local;
 use super::super::stats::Refusals;
+use super::peer::{Held, Peer};
 use super::voice::Voice;
 use super::wire::{self, Fault, Message, Packet, Question};
-use super::{Identity, handover};
+use super::{Identity, check_user, handover};
 use crate::cause::{Cause, Refusal};
 use crate::error::{Error, Kind, Result};
 use crate::log::{Level, Log};
@@ -36,52 +35,12 @@ const EVENTS: Token = Token(usize::MAX - 2);
 const RETRY: Duration = Duration::from_millis(2);
 /// Packets of one peer in a row; then the others have their turn.
 const BUDGET: usize = 64;
-/// Events that wait for a peer that watches and does not read.
-const EVENT_LIMIT: usize = 65_536;
-
 /// The path, and what makes it this keeper's. Both go to a successor.
 pub(super) struct Entrance {
     pub path: PathBuf,
     pub listener: OwnedFd,
     /// Locked for as long as any keeper is at this path.
     pub lock: OwnedFd,
-}
-
-/// A connection of a host, a lease, or a successor.
-pub(super) struct Peer {
-    pub connection: OwnedFd,
-    /// It holds a lease.
-    pub lease: bool,
-    /// It wants log lines.
-    pub logs: bool,
-    /// It wants events.
-    pub watches: bool,
-    /// What the engine is too busy for just now. Nothing is read meanwhile.
-    pub held: Option<Held>,
-    /// Events that it has not taken yet.
-    pub events: VecDeque<Event>,
-    /// How many more there were than can wait.
-    pub dropped: u64,
-}
-
-/// What waits for the engine.
-pub(super) enum Held {
-    Socket(Box<Adoption>),
-    Message(String, Vec<u8>),
-}
-
-impl Peer {
-    pub fn new(connection: OwnedFd) -> Self {
-        Peer {
-            connection,
-            lease: false,
-            logs: false,
-            watches: false,
-            held: None,
-            events: VecDeque::new(),
-            dropped: 0,
-        }
-    }
 }
 
 /// How a keeper's life ends.
@@ -232,7 +191,7 @@ impl Door {
             let welcome = Message::Welcome {
                 library: self.identity.library,
                 fingerprint: self.identity.fingerprint,
-                process: sys::process_id(),
+                process: std::process::id(),
             };
             if wire::send(&connection, &welcome, &[]).is_ok() {
                 self.admit(Peer::new(connection));
@@ -302,7 +261,7 @@ impl Door {
                     }
                 },
                 Err(Fault::Nothing) => {
-                    self.flush_events(index);
+                    peer.flush_events(); // Its descriptor may have told of room, too.
                     return None;
                 }
                 Err(Fault::End) => {
@@ -482,37 +441,11 @@ impl Door {
     fn tell_events(&mut self) {
         while let Some(event) = self.engine.next_event() {
             for (_, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.watches) {
-                if peer.events.len() < EVENT_LIMIT {
-                    peer.events.push_back(event.clone());
-                } else {
-                    peer.dropped += 1;
-                }
+                peer.queue_event(&event);
             }
         }
-        let watching: Vec<usize> =
-            self.peers.iter().filter(|(_, peer)| peer.watches).map(|(i, _)| i).collect();
-        for index in watching {
-            self.flush_events(index);
-        }
-    }
-
-    /// Sends events until the peer's queue is full; its descriptor tells when it has room.
-    fn flush_events(&mut self, index: usize) {
-        let Some(peer) = self.peers.get_mut(index) else { return };
-        loop {
-            if peer.dropped > 0 && peer.events.is_empty() {
-                peer.events.push_back(Event::Overflow(std::mem::take(&mut peer.dropped)));
-            }
-            let Some(event) = peer.events.front() else { return };
-            let message = match event {
-                Event::Opened(id) => Message::Opened(id),
-                Event::Closed(id, code) => Message::Closed(id, *code),
-                Event::Overflow(n) => Message::Overflow(*n),
-            };
-            if wire::send(&peer.connection, &message, &[]).is_err() {
-                return;
-            }
-            peer.events.pop_front();
+        for (_, peer) in &mut self.peers {
+            peer.flush_events();
         }
     }
 
@@ -559,16 +492,5 @@ impl Door {
                 self.refuse(&socket, Refusal::Full);
             }
         }
-    }
-}
-
-/// Only processes of the same user, or root, are let in.
-fn check_user(connection: &OwnedFd) -> Result<()> {
-    match sys::peer_credentials(connection) {
-        Ok((_, user)) if user == sys::user_id() || user == 0 => Ok(()),
-        Ok((process, user)) => {
-            Err(Error::new(Kind::Invalid, format!("process {process} runs as user {user}")))
-        }
-        Err(error) => Err(Error::io("asking who it is", &error)),
     }
 }

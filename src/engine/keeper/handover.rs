@@ -6,12 +6,14 @@
 //! had. If the predecessor dies, the successor serves what it was given.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::super::transfer::{EngineState, LoopState};
-use super::door::{Door, End, Held, Peer};
+use super::door::{Door, End};
+use super::peer::{Held, Peer, PeerState};
 use super::wire::{self, Fault, Message, Packet};
 use super::{Welcome, is_full};
 use crate::cause::Refusal;
@@ -48,16 +50,6 @@ enum Part {
     Taken,
     /// The predecessor goes on.
     Abort(String),
-}
-
-/// A connection of a host, without its descriptor.
-#[derive(Serialize, Deserialize)]
-struct PeerState {
-    lease: bool,
-    logs: bool,
-    watches: bool,
-    held: Option<(String, Vec<u8>)>,
-    dropped: u64,
 }
 
 /// What a successor was given.
@@ -129,18 +121,7 @@ fn give_all(door: &mut Door, successor: &OwnedFd, state: &EngineState) -> Result
                 door.refuse(&adoption.fd, Refusal::Full);
             }
             let peer = &door.peers[*index];
-            states.push(PeerState {
-                lease: peer.lease,
-                logs: peer.logs,
-                watches: peer.watches,
-                held: match &peer.held {
-                    Some(Held::Message(channel, payload)) => {
-                        Some((channel.clone(), payload.clone()))
-                    }
-                    _ => None,
-                },
-                dropped: peer.dropped + peer.events.len() as u64,
-            });
+            states.push(peer.state());
             fds.push(peer.connection.as_raw_fd());
         }
         say(successor, &Part::Peers(states), &fds)?;
@@ -172,7 +153,7 @@ pub(super) fn take(predecessor: &OwnedFd, welcome: &Welcome) -> Result<Taken> {
     loop {
         let Some((part, descriptors)) = hear(predecessor)? else {
             // Two must never serve the same sockets.
-            if sys::is_alive(welcome.process) {
+            if Path::new(&format!("/proc/{}", welcome.process)).exists() {
                 return Err(Error::new(Kind::Io, "the running keeper broke off the handing over"));
             }
             return Ok(taken);
@@ -213,14 +194,8 @@ impl Taken {
                 if states.len() != count {
                     return Err(cut());
                 }
-                self.peers.extend(descriptors.zip(states).map(|(connection, state)| Peer {
-                    lease: state.lease,
-                    logs: state.logs,
-                    watches: state.watches,
-                    held: state.held.map(|(channel, payload)| Held::Message(channel, payload)),
-                    dropped: state.dropped,
-                    ..Peer::new(connection)
-                }));
+                let peers = descriptors.zip(states);
+                self.peers.extend(peers.map(|(fd, state)| Peer::of_state(fd, state)));
             }
             Part::Entrance => {
                 self.listener = Some(descriptors.next().ok_or_else(cut)?);

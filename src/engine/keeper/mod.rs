@@ -8,6 +8,7 @@
 
 mod door;
 mod handover;
+mod peer;
 mod remote;
 mod voice;
 mod wire;
@@ -71,7 +72,8 @@ struct Identity {
     library: &'static str,
     /// Equal only if another keeper would do the same.
     fingerprint: u64,
-    /// Equal only if another keeper would hear the same channels of the same Redis in as many loops.
+    /// Equal only if another keeper can hear on where this one stops: the same channels of the same
+    /// Redis in as many loops.
     redis: u64,
 }
 
@@ -89,7 +91,11 @@ impl Identity {
         let mut all =
             digest(&mut keys().iter().map(|key| key.name).filter(|key| !of_the_host.contains(key)));
         BUILD.hash(&mut all);
-        let redis = digest(&mut ["redis-url", "channel-prefix", "loops"].into_iter());
+        // On the embedded broker nothing is missed meanwhile, whatever the number of loops.
+        let redis = match config.redis_url {
+            Some(_) => digest(&mut ["redis-url", "channel-prefix", "loops"].into_iter()),
+            None => digest(&mut ["redis-url"].into_iter()),
+        };
         Identity {
             library: env!("CARGO_PKG_VERSION"),
             fingerprint: all.finish(),
@@ -135,14 +141,21 @@ fn connect(path: &Path) -> Result<OwnedFd> {
         }
         _ => Error::io(&format!("connecting to the keeper at {at}"), &error),
     })?;
-    match sys::peer_credentials(&connection) {
-        Ok((_, user)) if user == sys::user_id() || user == 0 || sys::user_id() == 0 => {
-            Ok(connection)
+    if sys::user_id() != 0 {
+        check_user(&connection)?; // Root may have a keeper of another user.
+    }
+    Ok(connection)
+}
+
+/// Is the other side a process of this user, or of root?
+fn check_user(connection: &OwnedFd) -> Result<()> {
+    match sys::peer_credentials(connection) {
+        Ok((_, user)) if user == sys::user_id() || user == 0 => Ok(()),
+        Ok((process, user)) => {
+            let text = format!("process {process} at the keeper's path is of user {user}");
+            Err(Error::new(Kind::Invalid, text))
         }
-        Ok((_, user)) => {
-            Err(Error::new(Kind::Invalid, format!("the keeper at {at} is of user {user}")))
-        }
-        Err(error) => Err(Error::io("asking whose keeper it is", &error)),
+        Err(error) => Err(Error::io("asking whose process it is", &error)),
     }
 }
 

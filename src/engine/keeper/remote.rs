@@ -61,7 +61,7 @@ impl Remote {
             config,
             log,
             path,
-            process: sys::process_id(),
+            process: std::process::id(),
             stopped: AtomicBool::new(false),
             adopting: Mutex::default(),
             publishing: Mutex::default(),
@@ -78,7 +78,7 @@ impl Remote {
     }
 
     fn check_alive(&self) -> Result<()> {
-        if self.process != sys::process_id() {
+        if self.process != std::process::id() {
             return Err(local::wrong_process());
         }
         if self.stopped.load(SeqCst) {
