@@ -119,7 +119,7 @@ def cheaper(made):
     """A worker is put to sleep, and woken again."""
     before = made.workers()
     fifo(made, '-')
-    eventually(lambda: len(made.workers()) < len(before), lambda: f'a worker sleeps:\n{made.log()[-3000:]}')
+    eventually(lambda: len(made.workers()) < len(before), lambda: made.log()[-3000:])
     fifo(made, '+')
     serves(made, (), len(before))
 

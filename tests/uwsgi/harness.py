@@ -93,6 +93,12 @@ def descriptors(pid):
     return len(list(Path(f'/proc/{pid}/fd').iterdir()))
 
 
+def resident(pid):
+    """Resident kilobytes."""
+    status = Path(f'/proc/{pid}/status').read_text()
+    return int(re.search(r'VmRSS:\s+(\d+) kB', status)[1])
+
+
 # ---- a binary and the plugin built for it ----
 
 

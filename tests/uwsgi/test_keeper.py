@@ -2,11 +2,8 @@
 
 import contextlib
 import os
-import re
-import selectors
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -18,6 +15,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from bystander import Bystander
+from frozen import check_a_frozen_keeper
 from harness import (
     DEADLINE,
     descriptors,
@@ -26,7 +24,7 @@ from harness import (
     grant_path,
     many_descriptors,
     print_figures,
-    upgrade,
+    resident,
 )
 
 SOCKETS = 200
@@ -35,10 +33,6 @@ QUIET = 'disable-logging = true\n'
 
 def with_redis(redis):
     return QUIET + f'wsredis-redis-url = {redis.url}\n'
-
-
-def resident(pid):
-    return int(re.search(r'VmRSS:\s+(\d+)', Path(f'/proc/{pid}/status').read_text())[1])
 
 
 def test_nothing_that_happens_to_workers_touches_a_socket(debian, site, redis):
@@ -103,76 +97,8 @@ def test_browsers_of_a_killed_keeper_come_back_to_the_next(debian, site, redis):
         assert sum(figures['disconnects'].values()) == SOCKETS
 
 
-class Burst:
-    """Handshakes whose answers nobody waits for."""
-
-    def __init__(self, made, count):
-        self.sockets = []
-        for _ in range(count):
-            self.sockets.append(socket.create_connection(('127.0.0.1', made.port), DEADLINE))
-            self.sockets[-1].sendall(upgrade(grant_path({'subscribe': ['a']})))
-        self.answers = {}
-
-    def gather(self):
-        """What has come by now, by connection; an empty answer is a connection that ended."""
-        with selectors.DefaultSelector() as selector:
-            for each in self.sockets:
-                if each not in self.answers:
-                    selector.register(each, selectors.EVENT_READ)
-            for key, _ in selector.select(0.05):
-                with contextlib.suppress(ConnectionError):
-                    self.answers[key.fileobj] = key.fileobj.recv(4096)
-        return [answer.split(b'\r\n\r\n')[0] for answer in self.answers.values()]
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        for each in self.sockets:
-            each.close()
-
-
-def check_a_frozen_keeper(debian, site, redis, seconds, burst=1000):
-    """The keeper sleeps; the workers do not."""
-    many_descriptors(3000)
-    made = site(debian, with_redis(redis), workers=2)
-    with contextlib.ExitStack() as stack:
-        bystanders = stack.enter_context(Bystander(made, redis, sockets=SOCKETS))
-        keeper = made.keeper()
-        os.kill(keeper, signal.SIGSTOP)
-        stack.callback(os.kill, keeper, signal.SIGCONT)
-        frozen = time.monotonic()
-        handshakes = stack.enter_context(Burst(made, burst))
-        begun = time.monotonic()
-        made.get('/stats')
-        assert time.monotonic() - begun < 2, 'nobody waits long for a keeper to answer'
-        slowest, asked = 0, 0
-        while time.monotonic() < frozen + seconds:
-            begun = time.monotonic()
-            assert made.get('/').text == 'hello'
-            slowest, asked = max(slowest, time.monotonic() - begun), asked + 1
-            handshakes.gather()
-        refused = eventually(handshakes.gather, 'some handshakes are refused')
-        for answer in refused:
-            assert answer.startswith(b'HTTP/1.1 503 ') and b'\r\nRetry-After: ' in answer, answer
-        os.kill(keeper, signal.SIGCONT)
-        eventually(lambda: len(handshakes.gather()) == burst, 'every handshake has an answer')
-        taken = [answer for answer in handshakes.gather() if answer.startswith(b'HTTP/1.1 101 ')]
-        print_figures(
-            f'keeper frozen for {seconds} s',
-            handshakes=burst,
-            served_after_it=len(taken),
-            refused_with_503=len(refused),
-            pages_meanwhile=asked,
-            slowest_page_ms=round(slowest * 1000, 1),
-        )
-        assert slowest < 1
-        assert len(taken) + len(refused) == burst
-        bystanders.assert_unharmed()
-
-
 def test_a_frozen_keeper_blocks_no_worker(debian, site, redis):
-    check_a_frozen_keeper(debian, site, redis, 3)
+    check_a_frozen_keeper(site(debian, with_redis(redis), workers=2), redis, seconds=3)
 
 
 @pytest.mark.parametrize('name', ['SIGTERM', 'SIGINT', 'SIGQUIT'])

@@ -4,25 +4,22 @@ them stays."""
 import contextlib
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
-from harness import NO_KEEPER, eventually, grant_path, many_descriptors, percentile, print_figures
+from harness import (
+    NO_KEEPER,
+    descriptors,
+    eventually,
+    grant_path,
+    many_descriptors,
+    percentile,
+    print_figures,
+    resident,
+)
 
 SOCKETS = 2000
 CHANNELS = [f'many:{i}' for i in range(20)]
-
-
-def descriptors(pid):
-    return len(list(Path(f'/proc/{pid}/fd').iterdir()))
-
-
-def resident(pid):
-    """Resident kilobytes."""
-    for line in Path(f'/proc/{pid}/status').read_text().splitlines():
-        if line.startswith('VmRSS:'):
-            return int(line.split()[1])
 
 
 def path_of(i):
@@ -118,7 +115,8 @@ def test_2000_sockets_cost_a_descriptor_each_and_a_subscription_per_channel(
             visitor_p99_ms=round(percentile(visitor.times, 99), 1),
             visitor_max_ms=round(max(visitor.times), 1),
         )
-    eventually(lambda: descriptors(held_by) == constant, 'no descriptor stays')
+    # The request for the statistics may still have been counted before.
+    eventually(lambda: descriptors(held_by) <= constant, 'no descriptor stays')
     eventually(lambda: not redis.client.pubsub_channels(), 'no channel stays')
 
 
