@@ -337,6 +337,17 @@ pub fn wait_writable(fd: &impl AsRawFd, timeout_ms: u32) -> io::Result<bool> {
     wait(fd.as_raw_fd(), libc::POLLOUT, timeout_ms)
 }
 
+/// Waits until a process has ended, for at most that many milliseconds. False: it still runs. One
+/// that nobody has waited for, as its parent would, has ended too, and its descriptors are closed.
+pub fn wait_for_end(process: u32, timeout_ms: u32) -> io::Result<bool> {
+    // SAFETY: pidfd_open takes integers.
+    match made(unsafe { libc::syscall(libc::SYS_pidfd_open, process, 0) } as c_int) {
+        Ok(process) => wait_readable(&process, timeout_ms),
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
 fn wait(fd: RawFd, events: libc::c_short, timeout_ms: u32) -> io::Result<bool> {
     let end = Instant::now() + Duration::from_millis(timeout_ms.into());
     let mut entry = libc::pollfd { fd, events, revents: 0 };

@@ -439,7 +439,8 @@ impl Door {
         }
     }
 
-    fn tell_events(&mut self) {
+    /// Gives the events that wait to those who watch.
+    pub fn tell_events(&mut self) {
         while let Some(event) = self.engine.next_event() {
             for (_, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.watches) {
                 peer.queue_event(&event);

@@ -6,7 +6,6 @@
 //! had. If the predecessor dies, the successor serves what it was given.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -28,6 +27,9 @@ use crate::sys;
 const SETTLE: Duration = Duration::from_millis(100);
 /// How long one side waits for the other's next word.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a predecessor that says no more may take to be dead.
+const LAST_MOMENT_MS: u32 = 1_000;
 
 /// What goes over, in this order.
 #[derive(Serialize, Deserialize)]
@@ -75,6 +77,7 @@ pub(super) fn give(door: &mut Door, index: usize) -> Option<End> {
             return None;
         }
     };
+    door.tell_events(); // Nothing happens to the sockets from here on.
     let count: usize = state.loops.iter().map(|state| state.sockets.len()).sum();
     let given = give_all(door, &successor, &state).and_then(|()| wait_until_taken(&successor));
     match given {
@@ -87,7 +90,8 @@ pub(super) fn give(door: &mut Door, index: usize) -> Option<End> {
         Err(error) => {
             let text = format!("wsredis: keeper goes on, its successor has failed: {error}");
             door.log.line(Level::Error, &text);
-            let _ = say(&successor, &Part::Abort(error.text), &[]);
+            // Without room for it the end of the connection says so: nobody waits any longer.
+            let _ = wire::send(&successor, &Part::Abort(error.text), &[]);
             if let Err(error) = door.engine.import(state, true) {
                 door.log.line(Level::Error, &format!("wsredis: keeper ends: {error}"));
                 return Some(End::Closed);
@@ -152,8 +156,9 @@ pub(super) fn take(predecessor: &OwnedFd, welcome: &Welcome) -> Result<Taken> {
     let mut taken = Taken::default();
     loop {
         let Some((part, descriptors)) = hear(predecessor)? else {
-            // Two must never serve the same sockets.
-            if Path::new(&format!("/proc/{}", welcome.process)).exists() {
+            // Two must never serve the same sockets. A process that ends closes its connections a
+            // moment before it has ended.
+            if !sys::wait_for_end(welcome.process, LAST_MOMENT_MS).unwrap_or(false) {
                 return Err(Error::new(Kind::Io, "the running keeper broke off the handing over"));
             }
             return Ok(taken);

@@ -225,10 +225,10 @@ pub fn run(config: &Config, leased: bool, sink: Option<Log>) -> Result<()> {
     if let Some(predecessor) = predecessor {
         handover::confirm(&predecessor);
         let count: usize = taken.engine.loops.iter().map(|state| state.sockets.len()).sum();
-        door.engine.import(taken.engine, same_redis)?;
         for peer in taken.peers {
-            door.admit(peer);
+            door.admit(peer); // Before the sockets: who watches hears of all that happens to them.
         }
+        door.engine.import(taken.engine, same_redis)?;
         let took = (begin.elapsed().max(handed)).as_millis();
         log.line(Level::Info, &format!("wsredis: keeper took over {count} sockets in {took} ms"));
     }
