@@ -7,7 +7,6 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,7 +20,7 @@ use super::super::stats::Refusals;
 use super::peer::{Held, Peer};
 use super::voice::Voice;
 use super::wire::{self, Fault, Message, Packet, Question};
-use super::{Identity, check_user, handover};
+use super::{Entrance, Identity, check_user, handover};
 use crate::cause::{Cause, Refusal};
 use crate::error::{Error, Kind, Result};
 use crate::log::{Level, Log};
@@ -35,13 +34,8 @@ const EVENTS: Token = Token(usize::MAX - 2);
 const RETRY: Duration = Duration::from_millis(2);
 /// Packets of one peer in a row; then the others have their turn.
 const BUDGET: usize = 64;
-/// The path, and what makes it this keeper's. Both go to a successor.
-pub(super) struct Entrance {
-    pub path: PathBuf,
-    pub listener: OwnedFd,
-    /// Locked for as long as any keeper is at this path.
-    pub lock: OwnedFd,
-}
+/// More packets than wait in the queue of a peer that sends no more.
+const QUEUE: usize = 1024;
 
 /// How a keeper's life ends.
 pub(super) enum End {
@@ -362,6 +356,7 @@ impl Door {
             Message::Lease { logs } => {
                 let peer = &mut self.peers[index];
                 (peer.lease, peer.logs) = (true, logs);
+                self.leased = true; // Also if it is gone by the next look.
                 if logs {
                     self.voice.speak_to(&peer.connection);
                 }
@@ -453,13 +448,14 @@ impl Door {
 
     // The end.
 
-    /// Closes all sockets and waits for that. Handshakes that wait already get a 503.
+    /// Closes all sockets and waits for that.
     fn close(&mut self, cause: Cause, timeout_ms: u32) -> End {
+        self.take_the_rest();
         let ended = self.engine.stop_with(cause, timeout_ms);
         if !ended {
             self.log.line(Level::Warn, "wsredis: keeper ends with sockets that were not closed");
         }
-        self.refuse_the_rest();
+        self.take_the_rest(); // What came meanwhile.
         End::Closed
     }
 
@@ -479,19 +475,25 @@ impl Door {
         End::HandedOver
     }
 
-    fn refuse_the_rest(&mut self) {
+    /// What hosts had sent before the end: messages are published, handshakes get a 503.
+    fn take_the_rest(&mut self) {
         self.accept();
-        for index in 0..self.peers.capacity() {
-            let Some(peer) = self.peers.get_mut(index) else { continue };
-            let mut sockets = Vec::new();
-            while let Ok(packet) = wire::receive(&peer.connection, &mut self.buffer) {
-                sockets.extend(packet.descriptors);
+        let all: Vec<usize> = self.peers.iter().map(|(index, _)| index).collect();
+        for index in all {
+            match self.peers[index].held.take() {
+                Some(Held::Socket(adoption)) => self.refuse(&adoption.fd, Refusal::Full),
+                Some(message) => self.offer(index, message),
+                None => {}
             }
-            if let Some(Held::Socket(adoption)) = peer.held.take() {
-                sockets.push(adoption.fd);
-            }
-            for socket in sockets {
-                self.refuse(&socket, Refusal::Full);
+            for _ in 0..QUEUE {
+                let connection = &self.peers[index].connection;
+                let Ok(mut packet) = wire::receive(connection, &mut self.buffer) else { break };
+                for socket in std::mem::take(&mut packet.descriptors) {
+                    self.refuse(&socket, Refusal::Full);
+                }
+                if let Ok(Message::Publish { channel, payload }) = packet.message() {
+                    self.offer(index, Held::Message(channel.to_owned(), payload.to_vec()));
+                }
             }
         }
     }

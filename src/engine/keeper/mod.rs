@@ -31,7 +31,7 @@ use crate::config::{Config, Keeper, keys};
 use crate::error::{Error, Kind, Result};
 use crate::log::{Level, Log};
 use crate::sys;
-use door::{Door, End, Entrance};
+use door::{Door, End};
 use handover::Taken;
 use voice::Voice;
 use wire::{Fault, Message};
@@ -120,6 +120,14 @@ struct Welcome {
     library: String,
     fingerprint: u64,
     process: u32,
+}
+
+/// The path, and what makes it this keeper's. Both go to a successor.
+struct Entrance {
+    path: PathBuf,
+    listener: OwnedFd,
+    /// Locked for as long as any keeper is at this path.
+    lock: OwnedFd,
 }
 
 fn path_of(config: &Config) -> Result<&Path> {
