@@ -14,8 +14,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use util::keeper::{
-    ANSWER, AT_ONCE, Folder, Keeper, PUBLISH, Peer, VERSION, WATCH, adopt, ask_stats,
-    in_a_process, packet, part, patiently,
+    ANSWER, AT_ONCE, Folder, Keeper, PUBLISH, Peer, VERSION, WATCH, adopt, ask_stats, in_a_process,
+    packet, part, patiently,
 };
 use util::{Bench, Browser, Offer, RealRedis, wait_until};
 use wsredis::engine::Who;
@@ -268,15 +268,14 @@ fn a_keeper_whose_redis_is_away_holds_back_messages_and_no_handshakes() {
 #[test]
 fn an_embedded_broker_that_is_full_holds_back_and_loses_nothing() {
     let folder = Folder::new();
-    let settings =
-        [("feed-limit", "64k"), ("write-queue-limit", "1g"), ("write-queue-age", "10m")];
+    let settings = [("feed-limit", "64k"), ("write-queue-limit", "1g"), ("write-queue-age", "10m")];
     let _keeper = Keeper::start(&folder, &settings);
     let host = folder.host();
     let mut listeners: Vec<Browser> =
-        (0..10).map(|_| host.open(r#"{"subscribe":["a"]}"#)).collect();
-    let message = |number: usize| format!("{number:>20000}");
+        (0..20).map(|_| host.open(r#"{"subscribe":["a"]}"#)).collect();
+    let message = |number: usize| format!("{number:>50000}");
     let (mut published, mut busy) = (0, 0);
-    while published < 300 {
+    while published < 100 {
         match host.engine.publish("a", message(published).as_bytes()) {
             Ok(()) => published += 1,
             Err(error) => {

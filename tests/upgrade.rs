@@ -4,9 +4,9 @@
 mod util;
 
 use std::collections::{HashMap, HashSet};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -103,10 +103,10 @@ fn ten_upgrades(settings: &[(&str, &str)]) {
     let sockets = (quiet + 40 + 50 + 1 + 4 + 1) as u64;
     assert_eq!(host.stat("sockets"), sockets);
 
-    let stop = AtomicBool::new(false);
+    let (stop, heard) = (AtomicBool::new(false), AtomicUsize::new(0));
     let (mut times, mut waits) = (Vec::new(), Vec::new());
     let (said, silence) = thread::scope(|scope| {
-        let stop = &stop;
+        let (stop, heard) = (&stop, &heard);
         let speaking: Vec<_> = (speakers.into_iter().enumerate())
             .map(|(number, mut speaker)| {
                 scope.spawn(move || {
@@ -114,7 +114,7 @@ fn ten_upgrades(settings: &[(&str, &str)]) {
                     while !stop.load(Relaxed) {
                         speaker.send(&format!("s{number} {said}"));
                         said += 1;
-                        thread::sleep(Duration::from_millis(3)); // Its pace.
+                        thread::sleep(Duration::from_millis(1)); // Its pace.
                     }
                     (format!("s{number}"), said, Some(speaker))
                 })
@@ -126,7 +126,7 @@ fn ten_upgrades(settings: &[(&str, &str)]) {
             while !stop.load(Relaxed) {
                 host.publish("hot", format!("host {said}"));
                 said += 1;
-                thread::sleep(Duration::from_millis(3)); // Its pace.
+                thread::sleep(Duration::from_millis(1)); // Its pace.
             }
             ("host".to_owned(), said, None)
         });
@@ -134,6 +134,7 @@ fn ten_upgrades(settings: &[(&str, &str)]) {
         let listening = scope.spawn(move || {
             let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
             while witness.text() != "end" {
+                heard.fetch_add(1, Relaxed);
                 longest = longest.max(last.elapsed());
                 last = Instant::now();
             }
@@ -146,6 +147,8 @@ fn ten_upgrades(settings: &[(&str, &str)]) {
                 let bytes = whole(index);
                 browser.write(&bytes[..1 + index % (bytes.len() - 1)]);
             }
+            let before = heard.load(Relaxed);
+            wait_until("everybody speaks", || heard.load(Relaxed) > before + 200);
             let begin = Instant::now();
             let next = Keeper::start(&folder, settings);
             assert_eq!(keeper.wait(), Some(0));
@@ -156,8 +159,8 @@ fn ten_upgrades(settings: &[(&str, &str)]) {
                 let bytes = whole(index);
                 browser.write(&bytes[1 + index % (bytes.len() - 1)..]);
             }
-            let heard: HashSet<_> = site.halves.iter().map(|_| site.of_halves.text()).collect();
-            assert_eq!(heard, (0..50).map(message).collect());
+            let halves: HashSet<_> = site.halves.iter().map(|_| site.of_halves.text()).collect();
+            assert_eq!(halves, (0..50).map(message).collect());
             for channel in 0..quiet.div_ceil(10) {
                 host.publish(&format!("quiet{channel}"), format!("round {round}"));
             }
@@ -233,14 +236,19 @@ fn every_event_is_told_once_across_upgrades() {
         expected.extend([Event::Opened(id.clone()), Event::Closed(id, 1000)]);
     }
     println!("{} events in five upgrades", expected.len());
-    for expected in expected {
-        let mut event = None;
-        wait_until("the event comes", || {
-            let _ = sys::wait_readable(&fd, 100);
-            event = watcher.engine.next_event().unwrap();
-            event.is_some()
-        });
-        assert_eq!(event, Some(expected));
+    let mut told = Vec::new();
+    wait_until("all events have come", || {
+        let _ = sys::wait_readable(&fd, 100);
+        while let Some(event) = watcher.engine.next_event().unwrap() {
+            told.push(event);
+        }
+        told.len() >= expected.len()
+    });
+    assert_eq!(told.len(), expected.len(), "{told:?}");
+    let place = |event: &Event| told.iter().position(|told| told == event);
+    for pair in expected.chunks(2) {
+        let (opened, closed) = (place(&pair[0]), place(&pair[1]));
+        assert!(opened.is_some() && opened < closed, "{pair:?} in {told:?}");
     }
 }
 
@@ -326,7 +334,7 @@ fn a_successor_that_goes_wrong_at_any_step_disconnects_nobody() {
     let descriptors = keeper.descriptors();
     let parts = [0, LOOP, SOCKETS, PEERS, ENTRANCE];
     for step in 0..=parts.len() + 1 {
-        for way in ["goes", "noise", "a wrong word", "a part with files", "goes silent for a moment"] {
+        for way in ["goes", "noise", "a wrong word", "a part with files"] {
             let successor = crowd.successor();
             for part in parts.iter().take(step) {
                 assert_eq!(successor.hear().expect("a part").body[0], *part);
@@ -335,15 +343,15 @@ fn a_successor_that_goes_wrong_at_any_step_disconnects_nobody() {
                 successor.send(&(READY,), &[]).unwrap();
                 hear_until(&successor, GO);
             }
-            let fd = keeper_side_file();
+            let file = std::fs::File::open("/dev/null").unwrap();
             // It may have been given up already.
             let _ = match way {
                 "noise" => successor.send_raw(b"GET / HTTP/1.1\r\n\r\n", &[]),
                 "a wrong word" => successor.send(&(LOOP,), &[]),
-                "a part with files" => successor.send(&(SOCKETS, 0u8), &[fd.as_raw_fd()]),
+                "a part with files" => successor.send(&(SOCKETS, 0u8), &[file.as_raw_fd()]),
                 _ => Ok(()),
             };
-            if !way.starts_with("goes") {
+            if way != "goes" {
                 // It is told that it is none, whatever it was told before.
                 assert_eq!(hear_until(&successor, ABORT).last().unwrap().body[0], ABORT);
                 successor.ended();
@@ -358,10 +366,6 @@ fn a_successor_that_goes_wrong_at_any_step_disconnects_nobody() {
     assert_eq!(keeper.wait(), Some(0));
     crowd.is_well();
     drop(next);
-}
-
-fn keeper_side_file() -> OwnedFd {
-    std::fs::File::open("/dev/null").unwrap().into()
 }
 
 #[test]
@@ -499,7 +503,9 @@ fn killed_at_any_moment(victim: impl for<'a> Fn(&'a Keeper, &'a Keeper) -> &'a K
         (kept, closed) = (kept + 4 - lost, closed + lost);
         crowd.fill();
     }
-    println!("{tried} tries: {kept} sockets went on, {closed} were closed, {dead} times both ended");
+    println!(
+        "{tried} tries: {kept} sockets went on, {closed} were closed, {dead} times both ended"
+    );
     assert!(tried >= 20, "only {tried} tries in {limit} s");
     crowd.is_well();
 }
