@@ -424,7 +424,7 @@ wsredis_status wsredis_engine_start(const wsredis_config *config,
  * Hands a socket over. The engine writes the answer once the socket's channels are heard, or
  * writes a 503 itself if the socket does not fit. Never blocks on the network.
  *
- * *Returns:* `FD` if `fd` is not a connected stream socket; `GRANT`; `INVALID` for an answer that
+ * *Returns:* `FD` if `fd` is no stream socket, or a listening one; `GRANT`; `INVALID` for an answer that
  * is no 101; `BUSY` if the loop's inbox is full; `STOPPED`; `WRONG_PROCESS`; `NO_FILE` or `IO` if
  * the engine could not begin.
  *
@@ -437,7 +437,8 @@ wsredis_status wsredis_engine_start(const wsredis_config *config,
  * *Requires:* `engine` is live; the texts are as long as they say; nobody else uses `fd`.
  */
 WSREDIS_MUST_USE
-wsredis_status wsredis_engine_adopt(wsredis_engine *engine, const wsredis_adoption *adoption);
+wsredis_status wsredis_engine_adopt(wsredis_engine *engine,
+                                    const wsredis_adoption *adoption);
 
 /**
  * Publishes a message to everyone who hears `channel`: in this engine, and with Redis everywhere.

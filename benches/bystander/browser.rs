@@ -135,8 +135,9 @@ impl Browser {
         self.written = 0;
     }
 
-    /// Reads everything that is there. `buffer` is lent for the call.
-    pub fn read(&mut self, buffer: &mut [u8], each: &mut dyn FnMut(Said<'_>)) {
+    /// Reads everything that is there, `to_the_end` if the poll has told of one. `buffer` is lent
+    /// for the call.
+    pub fn read(&mut self, buffer: &mut [u8], to_the_end: bool, each: &mut dyn FnMut(Said<'_>)) {
         loop {
             match self.stream.read(buffer) {
                 Ok(0) => return self.ended(each),
@@ -145,8 +146,9 @@ impl Browser {
                         self.input.extend_from_slice(&buffer[..count]);
                         self.understand(each);
                     }
-                    // A short read has emptied the socket; mio tells of what comes later.
-                    if count < buffer.len() {
+                    // A short read has emptied the socket; the poll tells of what comes later, but
+                    // not again of an end that has come with these bytes.
+                    if count < buffer.len() && !to_the_end {
                         break;
                     }
                 }

@@ -175,7 +175,8 @@ impl Harness {
                     {
                         browser.flush();
                     }
-                    self.listen(token - FIRST_BROWSER);
+                    let ends = event.is_read_closed() || event.is_error();
+                    self.listen(token - FIRST_BROWSER, ends);
                 }
             }
         }
@@ -365,11 +366,11 @@ impl Harness {
     }
 
     /// Reads what a browser has got.
-    fn listen(&mut self, index: usize) {
+    fn listen(&mut self, index: usize, to_the_end: bool) {
         let Some(mut browser) = self.seats[index].browser.take() else { return };
         let mut buffer = std::mem::take(&mut self.buffer);
         let now = Instant::now();
-        browser.read(&mut buffer, &mut |said| match said {
+        browser.read(&mut buffer, to_the_end, &mut |said| match said {
             Said::Message(message) => self.on_message(index, message, now),
             Said::Opened => self.on_opened(index, now),
             Said::Refused(status) => self.on_refused(index, status, now),

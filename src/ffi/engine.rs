@@ -1,6 +1,7 @@
 //! The functions of `wsredis_engine`.
 
 use std::ffi::{c_char, c_void};
+use std::mem::offset_of;
 use std::os::fd::IntoRawFd;
 use std::sync::Arc;
 
@@ -142,10 +143,13 @@ pub struct wsredis_adoption {
     pub path_digest: u64,
 }
 
+/// What every caller's adoption has at least: that of the first header.
+const ADOPTION_SIZE: usize = offset_of!(wsredis_adoption, path_digest) + size_of::<u64>();
+
 /// Hands a socket over. The engine writes the answer once the socket's channels are heard, or
 /// writes a 503 itself if the socket does not fit. Never blocks on the network.
 ///
-/// *Returns:* `FD` if `fd` is not a connected stream socket; `GRANT`; `INVALID` for an answer that
+/// *Returns:* `FD` if `fd` is no stream socket, or a listening one; `GRANT`; `INVALID` for an answer that
 /// is no 101; `BUSY` if the loop's inbox is full; `STOPPED`; `WRONG_PROCESS`; `NO_FILE` or `IO` if
 /// the engine could not begin.
 ///
@@ -164,7 +168,8 @@ pub unsafe extern "C" fn wsredis_engine_adopt(
 ) -> wsredis_status {
     guard(|| {
         // SAFETY: the caller's promise.
-        let (engine, a) = unsafe { (engine_of(engine)?, read_sized(adoption, "adoption")?) };
+        let (engine, a) =
+            unsafe { (engine_of(engine)?, read_sized(adoption, ADOPTION_SIZE, "adoption")?) };
         // SAFETY: the caller's promise.
         let (grant, answer, leftover, address, host) = unsafe {
             (
@@ -393,7 +398,7 @@ pub struct wsredis_event {
 }
 
 /// What every caller's event has at least: that of the first header.
-const EVENT_SIZE: usize = 80;
+const EVENT_SIZE: usize = offset_of!(wsredis_event, socket_id) + 64;
 
 /// Takes the next event.
 ///

@@ -262,10 +262,11 @@ pub(super) unsafe fn size_at<T>(pointer: *const T, least: usize, name: &str) -> 
 ///
 /// # Safety
 /// `T` begins with its `struct_size: usize`, and all zeroes are a valid `T`. `pointer` is NULL or
-/// readable for as many bytes as its first field says.
-pub(super) unsafe fn read_sized<T: Copy>(pointer: *const T, name: &str) -> Result<T> {
+/// readable for as many bytes as its first field says, at least `least`: the size in the first header that had
+/// it.
+pub(super) unsafe fn read_sized<T: Copy>(pointer: *const T, least: usize, name: &str) -> Result<T> {
     // SAFETY: the caller's promise.
-    let theirs = unsafe { size_at(pointer, size_of::<usize>(), name)? };
+    let theirs = unsafe { size_at(pointer, least, name)? };
     let mut value = std::mem::MaybeUninit::<T>::zeroed();
     let known = theirs.min(size_of::<T>());
     // SAFETY: `known` bytes are readable there and writable here; `T` is valid when zero and when
@@ -332,13 +333,13 @@ mod tests {
     fn structs_of_older_and_newer_callers_are_read() {
         let read = |g: &Grown| {
             // SAFETY: `Grown` begins with its size, and sizes up to that of `Grown` are given.
-            unsafe { read_sized(g, "g") }
+            unsafe { read_sized(g, 16, "g") }
         };
         let mut g = Grown { struct_size: 16, old: 7, new: 9 };
         assert_eq!(read(&g).unwrap(), Grown { struct_size: 16, old: 7, new: 0 });
         g.struct_size = 24;
         assert_eq!(read(&g).unwrap(), g);
-        g.struct_size = 4;
+        g.struct_size = 8;
         assert_eq!(read(&g).unwrap_err().kind, Kind::Invalid);
         #[repr(C)]
         struct Newer {
@@ -348,10 +349,10 @@ mod tests {
         let mut newer = Newer { known: Grown { struct_size: 32, ..g }, unknown: 0 };
         let pointer = (&raw const newer).cast::<Grown>();
         // SAFETY: `pointer` is readable for the 32 bytes that its first field says.
-        assert!(unsafe { read_sized(pointer, "g") }.is_ok());
+        assert!(unsafe { read_sized(pointer, 16, "g") }.is_ok());
         newer.unknown = 1;
         let pointer = (&raw const newer).cast::<Grown>();
         // SAFETY: as above.
-        assert_eq!(unsafe { read_sized(pointer, "g") }.unwrap_err().kind, Kind::Unsupported);
+        assert_eq!(unsafe { read_sized(pointer, 16, "g") }.unwrap_err().kind, Kind::Unsupported);
     }
 }

@@ -1,6 +1,7 @@
 //! The handshake's functions: a parsed request becomes the whole HTTP answer.
 
 use std::ffi::c_char;
+use std::mem::offset_of;
 
 use super::config::wsredis_config;
 use super::guard::{
@@ -54,6 +55,9 @@ pub struct wsredis_request {
     pub https: u8,
 }
 
+/// What every caller's request has at least: that of the first header.
+const REQUEST_SIZE: usize = offset_of!(wsredis_request, https) + size_of::<u8>();
+
 /// Judges an upgrade and its Origin, chooses the subprotocol, and writes the whole HTTP answer to
 /// `buf`: a 101, or the refusal with its body. The host writes a refusal itself and hands a 101 to
 /// `wsredis_engine_adopt`.
@@ -92,7 +96,7 @@ pub unsafe extern "C" fn wsredis_handshake_answer(
         let (config, request, grant, extra) = unsafe {
             (
                 object(config, "config")?,
-                read_sized(request, "request")?,
+                read_sized(request, REQUEST_SIZE, "request")?,
                 slice(grant.cast::<u8>(), grant_len, "grant")?,
                 slice(extra_headers.cast::<u8>(), extra_headers_len, "extra_headers")?,
             )

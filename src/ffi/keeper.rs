@@ -1,6 +1,7 @@
 //! The functions that make a keeper: be one, have one started, watch it, end it.
 
 use std::ffi::{CStr, CString, c_char, c_void};
+use std::mem::offset_of;
 use std::time::Duration;
 
 use super::config::wsredis_config;
@@ -25,6 +26,9 @@ pub struct wsredis_keeper_command {
     pub gid: u32,
 }
 
+/// What every caller's command has at least: that of the first header.
+const COMMAND_SIZE: usize = offset_of!(wsredis_keeper_command, gid) + size_of::<u32>();
+
 /// More arguments than any program here needs: a list without its NULL must end somewhere.
 const MAX_ARGUMENTS: usize = 64;
 
@@ -35,7 +39,7 @@ const MAX_ARGUMENTS: usize = 64;
 unsafe fn command_of(command: *const wsredis_keeper_command) -> Result<Command> {
     let wrong = |text: &str| Error::new(Kind::Invalid, text);
     // SAFETY: the caller's promise.
-    let command = unsafe { read_sized(command, "command")? };
+    let command = unsafe { read_sized(command, COMMAND_SIZE, "command")? };
     if command.argv.is_null() {
         return Err(wrong("command.argv is NULL"));
     }

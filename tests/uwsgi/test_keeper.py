@@ -46,6 +46,11 @@ def test_nor_does_it_in_other_modes(debian, site, redis, mode):
     events.check(made, redis, ['worker SIGKILL', 'master SIGHUP'], 1, SOCKETS, mode)
 
 
+def test_pips_uwsgi_does_not_touch_them_either(binaries, site, redis):
+    made = events.start(site, binaries('pip'), redis)
+    events.check(made, redis, ['worker SIGKILL', 'master SIGHUP', 'upgrade'], 1, SOCKETS, 'pip')
+
+
 def test_1000_sockets_hear_nothing_of_10_reloads_and_3_upgrades(debian, site, redis):
     many_descriptors(3000)
     made = events.start(site, debian, redis)
@@ -102,10 +107,10 @@ def test_a_frozen_keeper_blocks_no_worker(debian, site, redis):
 
 
 @pytest.mark.parametrize('name', ['SIGTERM', 'SIGINT', 'SIGQUIT'])
-def test_a_stop_tells_every_browser_and_leaves_nothing(debian, site, redis, name):
+def test_a_stop_tells_every_browser_and_leaves_nothing(binary, site, redis, name):
     # With die-on-term SIGQUIT means what SIGTERM means without: a reload.
     options = 'die-on-term = false\n' if name == 'SIGQUIT' else ''
-    made = site(debian, with_redis(redis) + options, workers=2)
+    made = site(binary, with_redis(redis) + options, workers=2)
     with Bystander(made, redis, sockets=SOCKETS) as bystanders:
         made.process.send_signal(signal.Signals[name])
         made.process.wait(DEADLINE)
@@ -126,8 +131,8 @@ def test_without_its_master_the_keeper_ends_after_its_grace(debian, site, redis)
     eventually(lambda: not any(Path(f'/proc/{pid}/exe').exists() for pid in children), 'all end')
 
 
-def test_the_embedded_broker_serves_any_number_of_workers(debian, site):
-    made = site(debian, QUIET, workers=4)
+def test_the_embedded_broker_serves_any_number_of_workers(binary, site):
+    made = site(binary, QUIET, workers=4)
     path = grant_path({'subscribe': ['news']}, worker=1, sleep=0.05)
     with contextlib.ExitStack() as stack, ThreadPoolExecutor(8) as pool:
         browsers = []
