@@ -96,7 +96,8 @@ pub(super) fn give(door: &mut Door, index: usize) -> Option<End> {
         Err(error) => {
             let text = format!("wsredis: keeper goes on, its successor has failed: {error}");
             door.log.line(Level::Error, &text);
-            let _ = say(&successor, &Part::Abort(error.text), &[]);
+            // Without room for it the end of the connection says so: nobody waits any longer.
+            let _ = wire::send(&successor, &Part::Abort(error.text), &[]);
             if let Err(error) = door.engine.import(state, true) {
                 door.log.line(Level::Error, &format!("wsredis: taking them back: {error}"));
             }
