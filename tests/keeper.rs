@@ -294,8 +294,8 @@ fn an_embedded_broker_that_is_full_holds_back_and_loses_nothing() {
 
 /// A keeper, and a host beside the peers that this test is about.
 struct Neighbours {
-    folder: Folder,
     keeper: Keeper,
+    folder: Folder,
     host: Bench,
     listener: Browser,
     said: usize,
@@ -447,6 +447,8 @@ fn who_asks_and_does_not_read_goes() {
     // Who watches and does not read is only told less.
     let watcher = there.peer();
     watcher.send(&(WATCH,), &[]).unwrap();
+    watcher.send(&ask_stats(1), &[]).unwrap();
+    assert_eq!(watcher.hear().unwrap().body[0], ANSWER, "it was read");
     for _ in 0..300 {
         drop(there.host.open("{}"));
     }

@@ -237,8 +237,8 @@ fn events_go_on_with_another_keeper_at_the_same_descriptor() {
     assert_eq!(host.engine.next_event().unwrap(), None);
 
     let _lost = host.open("{}");
-    keeper.kill();
     assert!(matches!(next().unwrap(), Some(Event::Opened(_))));
+    keeper.kill();
     assert_eq!(next().unwrap_err().kind, Kind::Stopped);
     let _another = Keeper::start(&folder, &[]);
     assert!(matches!(next().unwrap(), Some(Event::Overflow(_))));

@@ -111,7 +111,7 @@ impl Keeper {
     }
 
     pub fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap()
+        fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     pub fn signal(&self, name: &str) {
