@@ -26,7 +26,7 @@ use crate::sys;
 /// How long the loops may take to finish what is under way with Redis. Nobody is served meanwhile.
 const SETTLE: Duration = Duration::from_millis(100);
 /// How long one side waits for the other's next word.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long a process takes to die once its connections are closed.
 const DEATH_MS: u32 = 1_000;
