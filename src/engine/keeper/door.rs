@@ -404,6 +404,7 @@ impl Door {
             Message::Lease { logs } => {
                 let peer = &mut self.peers[index];
                 (peer.lease, peer.logs) = (true, logs);
+                self.leased = true; // Also if it is gone by the next look.
                 if logs {
                     self.voice.speak_to(&peer.connection);
                 }

@@ -26,7 +26,7 @@ use crate::sys;
 /// How long the loops may take to finish what is under way with Redis. Nobody is served meanwhile.
 const SETTLE: Duration = Duration::from_millis(100);
 /// How long one side waits for the other's next word.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long a process takes to die once its connections are closed.
 const DEATH_MS: u32 = 1_000;
@@ -96,7 +96,8 @@ pub(super) fn give(door: &mut Door, index: usize) -> Option<End> {
         Err(error) => {
             let text = format!("wsredis: keeper goes on, its successor has failed: {error}");
             door.log.line(Level::Error, &text);
-            let _ = say(&successor, &Part::Abort(error.text), &[]);
+            // Without room for it the end of the connection says so: nobody waits any longer.
+            let _ = wire::send(&successor, &Part::Abort(error.text), &[]);
             if let Err(error) = door.engine.import(state, true) {
                 door.log.line(Level::Error, &format!("wsredis: taking them back: {error}"));
             }

@@ -227,11 +227,11 @@ pub fn run(config: &Config, leased: bool, sink: Option<Log>) -> Result<()> {
     if let Some((predecessor, taken)) = taken {
         handover::confirm(&predecessor);
         let count: usize = taken.engine.loops.iter().map(|state| state.sockets.len()).sum();
+        for peer in taken.peers {
+            door.admit(peer); // Before the sockets: who watches hears of all that happens to them.
+        }
         if let Err(error) = door.engine.import(taken.engine, same_redis) {
             log.line(Level::Error, &format!("wsredis: taking sockets over: {error}"));
-        }
-        for peer in taken.peers {
-            door.admit(peer);
         }
         let took = begin.elapsed().as_millis();
         log.line(Level::Info, &format!("wsredis: keeper took over {count} sockets in {took} ms"));
