@@ -70,7 +70,7 @@ def test_a_worker_holds_no_descriptor_of_a_socket(debian, site, redis):
         before, kept, memory = descriptors(worker), descriptors(keeper), resident(keeper)
     with Bystander(made, redis, sockets=SOCKETS):
         eventually(lambda: made.stats()['sockets'] == SOCKETS, 'all are adopted')
-        eventually(lambda: descriptors(worker) == before, 'the worker holds none of them')
+        eventually(lambda: descriptors(worker) <= before, 'the worker holds none of them')
         assert descriptors(keeper) == kept + SOCKETS - 1
         print_figures(
             'the keeper',
