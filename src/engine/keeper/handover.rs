@@ -295,7 +295,7 @@ mod tests {
             Part::Taken,
             Part::Abort("why".into()),
         ];
-        golden::check(&parts, 0);
+        golden::check(&parts, 0xee3c_ad83_29e0_83cf);
     }
 
     #[test]
