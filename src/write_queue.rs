@@ -108,6 +108,14 @@ impl QueueState {
     }
 }
 
+#[cfg(test)]
+impl QueueState {
+    /// One with a different value in each field.
+    pub fn sample() -> Self {
+        QueueState { bytes: vec![1, 2], written: 300, handshake: 301, blocked: true, age: 302 }
+    }
+}
+
 impl WriteQueue {
     /// What waits, as plain values. `boundary` tells where the unit that a byte lies in begins; it
     /// is given the segment and the byte.

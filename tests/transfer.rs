@@ -26,14 +26,21 @@ fn two(loops: usize, settings: &[(&str, &str)]) -> [Bench; 2] {
 /// Moves everything from one engine to the other, as between two processes: written down and read.
 #[track_caller]
 fn hand_over(from: &Bench, to: &Bench) {
-    let mut state = from.local().export(SETTLE).unwrap();
+    hand_over_within(SETTLE, from, to, true);
+}
+
+/// The same, where not everything settles in that time.
+#[track_caller]
+fn hand_over_within(settle: Duration, from: &Bench, to: &Bench, same_redis: bool) {
+    let mut state = from.local().export(settle).unwrap();
     for one in &mut state.loops {
         one.channels = reread(&one.channels);
         one.subscriber = one.subscriber.take().map(|(fd, link)| (fd, reread(&link)));
+        one.waiting = reread(&one.waiting);
         let sockets = std::mem::take(&mut one.sockets).into_iter();
         one.sockets = sockets.map(|(fd, socket)| (fd, reread(&socket))).collect();
     }
-    to.local().import(state, true).unwrap();
+    to.local().import(state, same_redis).unwrap();
 }
 
 fn reread<T: Serialize + DeserializeOwned>(value: &T) -> T {
@@ -532,6 +539,157 @@ fn who_waits_for_redis_when_the_time_is_up_is_told(loops: usize) {
     leave_nothing(&benches, vec![envelope]);
 }
 
+/// While Redis is away the host and browsers publish, some to be heard by themselves; then all go.
+fn what_waits_for_redis_goes_along_and_comes_once(loops: usize) {
+    let mut redis = FakeRedis::absent();
+    let benches = two(loops, &[("redis-url", &redis.url()), ("channel-prefix", "p:")]);
+    let mut raws: Vec<_> =
+        (0..2 * loops).map(|_| benches[0].open(r#"{"publish":["b"]}"#)).collect();
+    let (mut envelope, _) = benches[0].open_envelope(r#"{"publish":["e"]}"#);
+    let mut gone = benches[0].open(r#"{"publish":["g"]}"#);
+    for number in 0..20 {
+        benches[0].publish("h", number.to_string());
+        raws[number % (2 * loops)].send(&number.to_string());
+        benches[0].wait_for("received", 2 * number as u64 + 1);
+        envelope.send(&format!(r#"{{"channel":"e","data":{number}}}"#));
+        benches[0].wait_for("received", 2 * number as u64 + 2);
+    }
+    gone.send("last words");
+    benches[0].wait_for("published", 61);
+    drop(gone);
+    benches[0].wait_for("sockets", 2 * loops as u64 + 1);
+    // Three times: it waits on in the successor.
+    for turn in 0..3 {
+        let [from, to] = [&benches[turn % 2], &benches[1 - turn % 2]];
+        hand_over_within(Duration::from_millis(50), from, to, true);
+    }
+    benches[1].publish("h", "20");
+    redis.listen();
+    redis.wait_for("PUBLISH p:h 20", 1);
+    redis.wait_for("PUBLISH", 62);
+    let in_order = |count: usize| (0..count).map(|i| i.to_string()).collect::<Vec<_>>();
+    assert_eq!(redis.said("PUBLISH p:h"), in_order(21));
+    assert_eq!(redis.said("PUBLISH p:e"), in_order(20));
+    assert_eq!(redis.said("PUBLISH p:g"), ["last words"]);
+    let of_browsers = redis.said("PUBLISH p:b");
+    assert_eq!(of_browsers.len(), 20);
+    for one in 0..2 * loops {
+        let its_own = |text: &&String| text.parse::<usize>().unwrap() % (2 * loops) == one;
+        assert!(
+            of_browsers
+                .iter()
+                .filter(its_own)
+                .is_sorted_by_key(|text| { text.parse::<usize>().unwrap() })
+        );
+    }
+    for browser in raws.iter_mut().chain([&mut envelope]) {
+        assert!(browser.is_silent(), "nobody is told of a failure");
+    }
+    assert_eq!((benches[0].stat("publish_failed"), benches[1].stat("publish_failed")), (0, 0));
+    assert_eq!((benches[0].stat("published"), benches[1].stat("published")), (61, 1));
+    raws.push(envelope);
+    leave_nothing(&benches, raws);
+}
+
+/// What Redis was told of and has not answered is in doubt: only that is given up.
+fn what_waits_behind_something_unanswered_goes_along(loops: usize) {
+    let redis = FakeRedis::start();
+    let settings = [("redis-url", &redis.url()[..]), ("publish-queue-limit", "64m")];
+    let benches = two(loops, &settings);
+    let socket = benches[0].open(r#"{"subscribe":["c"]}"#);
+    redis.hold("PUBLISH");
+    // More than a connection that nobody reads can take.
+    let large = "x".repeat(500_000);
+    for number in 0..60 {
+        benches[0].publish("d", format!("{number} {large}"));
+    }
+    redis.wait_for("PUBLISH d", 1);
+    benches[0].wait_for("published", 60);
+    hand_over_within(Duration::from_millis(100), &benches[0], &benches[1], true);
+    let failed = benches[0].stat("publish_failed") as usize;
+    assert!((1..60).contains(&failed), "{failed} are in doubt");
+    redis.release("PUBLISH");
+    redis.wait_for("PUBLISH d 59", 1);
+    let said = redis.said("PUBLISH d");
+    let numbers = said.iter().map(|text| text.split(' ').next().unwrap().parse::<usize>().unwrap());
+    let (doubtful, sure): (Vec<_>, Vec<_>) = numbers.partition(|number| *number < failed);
+    assert!(sure.iter().copied().eq(failed..60), "{sure:?}");
+    assert!(doubtful.iter().copied().eq(0..doubtful.len()), "none twice: {doubtful:?}");
+    assert_eq!(benches[1].stat("publish_failed"), 0);
+    leave_nothing(&benches, vec![socket]);
+}
+
+/// A message that went along and fails in the end, or finds no room, is told to whoever sent it.
+fn who_sent_what_went_along_is_told_of_its_failure(loops: usize) {
+    let large = "x".repeat(70_000);
+    for limit in ["1m", "64k"] {
+        let mut redis = FakeRedis::absent();
+        let bench = |size, limit| {
+            let limits = [("max-message-size", size), ("publish-queue-limit", limit)];
+            Bench::new(loops, &[&[("redis-url", &redis.url()[..])], &limits[..]].concat())
+        };
+        let (a, b) = (bench("128k", "1m"), bench("64k", limit));
+        let (mut envelope, _) = a.open_envelope(r#"{"publish":["d"]}"#);
+        let mut raw = a.open(r#"{"publish":["d"]}"#);
+        envelope.send(&format!(r#"{{"channel":"d","data":"{large}"}}"#));
+        raw.send(&large);
+        a.wait_for("published", 2);
+        redis.refuse("PUBLISH d", "NOPERM no");
+        hand_over_within(Duration::from_millis(50), &a, &b, true);
+        assert_eq!(a.stat("publish_failed"), 0);
+        redis.listen();
+        assert_eq!(envelope.json(), serde_json::json!({"type": "dropped", "channel": "d"}));
+        assert_eq!(raw.closed().0, 1012);
+        assert_eq!(b.stat("publish_failed"), 2);
+        leave_nothing(&[a, b], vec![envelope]);
+    }
+}
+
+/// What a socket said before the move it does not hear after it, unless it wants to.
+fn who_does_not_hear_itself_does_not_after_a_move(loops: usize) {
+    let redis = FakeRedis::start();
+    let benches = two(loops, &[("redis-url", &redis.url())]);
+    let mut quiet = benches[0].open(r#"{"subscribe":["c"],"publish":["c"],"echo":false}"#);
+    let mut loud = benches[0].open(r#"{"subscribe":["c"],"publish":["c"],"echo":true}"#);
+    let hearing = loops.min(2);
+    redis.hang_up(true);
+    redis.take_accepted();
+    redis.drop_subscribers(false);
+    // Those who hear stay, the others try again.
+    benches[0].wait_for("redis_connections", hearing as u64);
+    quiet.send("of the quiet");
+    loud.send("of the loud");
+    benches[0].wait_for("published", 2);
+    hand_over_within(Duration::from_millis(50), &benches[0], &benches[1], true);
+    redis.hang_up(false);
+    let mut heard = [loud.text(), loud.text()];
+    heard.sort();
+    assert_eq!(heard, ["of the loud", "of the quiet"]);
+    redis.publish("c", "of another");
+    assert_eq!([quiet.text(), quiet.text()], ["of the loud", "of another"]);
+    assert_eq!(benches[1].stat("gaps_told"), 0);
+    leave_nothing(&benches, vec![quiet, loud]);
+}
+
+/// Redis is given up for the embedded broker: what waited reaches all that came along.
+fn what_waits_is_published_by_an_embedded_broker(loops: usize) {
+    let redis = FakeRedis::absent();
+    let a = Bench::new(loops, &[("redis-url", &redis.url()), ("join-timeout", "100ms")]);
+    let b = Bench::new(loops, &[("on-gap", "ignore")]);
+    let mut browsers: Vec<_> = (0..2 * loops).map(|_| a.open(HEAR)).collect();
+    for number in 0..20 {
+        a.publish("c", number.to_string());
+    }
+    hand_over_within(Duration::from_millis(50), &a, &b, false);
+    b.publish("c", "20");
+    for browser in &mut browsers {
+        for number in 0..=20 {
+            assert_eq!(browser.text(), number.to_string());
+        }
+    }
+    leave_nothing(&[a, b], browsers);
+}
+
 /// A close handshake that has begun in one engine ends in the other.
 fn a_socket_that_is_closing_closes(loops: usize) {
     let benches = two(loops, &[]);
@@ -660,6 +818,11 @@ with_one_and_three_loops!(
     a_gap_is_told_where_the_connection_can_not_move,
     a_raw_socket_that_is_to_be_closed_for_its_gap_is,
     who_waits_for_redis_when_the_time_is_up_is_told,
+    what_waits_for_redis_goes_along_and_comes_once,
+    what_waits_behind_something_unanswered_goes_along,
+    who_sent_what_went_along_is_told_of_its_failure,
+    who_does_not_hear_itself_does_not_after_a_move,
+    what_waits_is_published_by_an_embedded_broker,
     a_socket_that_is_closing_closes,
     a_lingering_channel_is_let_go_by_the_successor,
     seats_go_along,

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::event_loop::{EventLoop, Timer, find};
 use super::inbox::{Command, Who};
-use super::transfer::Moving;
 use crate::cause::Cause;
 use crate::hub::Variant;
 use crate::socket::{Key, Socket};
@@ -24,7 +23,10 @@ impl EventLoop {
             Command::Disperse(cause, over) => self.disperse(cause, over),
             Command::Settle(answer) => self.settle(&answer),
             Command::Export(by, answer) => self.export_by(by, answer),
-            Command::GoOn => self.moving = Moving::default(),
+            Command::GoOn(answer) => {
+                self.go_on();
+                let _ = answer.send((self.number, ())); // Who asked may not wait for it.
+            }
             Command::Import(state, same_redis, answer) => {
                 self.moving.settling = self.stop_by.is_none();
                 self.import(*state, same_redis);

@@ -161,13 +161,12 @@ impl EventLoop {
             Some(sender) => Cow::Owned(envelope::with_sender(sender, &payload)?),
             None => payload,
         };
-        let hears_itself = rights.echo;
         self.counters().received.add(1);
         if channels.is_empty() {
             self.counters().received_dropped.add(1);
         }
         for channel in channels {
-            let note = if hears_itself { None } else { self.note(key, &channel, &payload) };
+            let note = self.note(key, &channel, &payload);
             let receipt = Receipt { socket: Some(key.into()), channel, note };
             self.publish(&payload, receipt).map_err(|_| Cause::Overloaded)?;
         }
@@ -186,10 +185,11 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Notes that the socket's own message is coming back on a channel that it hears. Only on a
-    /// channel that is confirmed: else the message may pass before we listen, and the note would
+    /// Notes that the socket's own message is coming back on a channel that it hears, unless it
+    /// wants to hear itself. Only on a channel that is confirmed: else the message may pass before we listen, and the note would
     /// swallow somebody else's.
     fn note(&mut self, key: Key, channel: &str, payload: &[u8]) -> Option<(u32, u64)> {
+        find(&mut self.sockets, key).filter(|socket| !socket.rights.echo)?;
         let id = self.hub.find(channel)?;
         if !self.hub.is_confirmed(id) || !self.hub.hears(key.index() as u32, id) {
             return None;
@@ -197,10 +197,24 @@ impl EventLoop {
         Some((id, self.echo.note(id, payload, key.into())))
     }
 
-    /// Gives a message to Redis or the embedded broker. An error: there is no room, and nothing was
-    /// given.
+    /// Publishes a message. An error: there is no room, and nothing was published.
     fn publish(&mut self, payload: &[u8], receipt: Receipt) -> Result<(), ()> {
-        let refused = if let Some(broker) = &self.shared.broker {
+        match self.pass_on(payload, receipt) {
+            Ok(()) => {
+                self.counters().published.add(1);
+                Ok(())
+            }
+            Err(receipt) => {
+                self.counters().publish_failed.add(1);
+                self.forget_note(&receipt);
+                Err(())
+            }
+        }
+    }
+
+    /// Gives a message to Redis or the embedded broker, or the receipt back: there is no room.
+    fn pass_on(&mut self, payload: &[u8], receipt: Receipt) -> Result<(), Receipt> {
+        if let Some(broker) = &self.shared.broker {
             match broker.publish(&receipt.channel, payload) {
                 Some(wake) => {
                     for number in wake {
@@ -210,24 +224,23 @@ impl EventLoop {
                             self.shared.ports[number].inbox.wake();
                         }
                     }
-                    None
+                    Ok(())
                 }
-                None => Some(receipt),
+                None => Err(receipt),
             }
         } else {
             let links = self.links.as_mut().expect("an engine has a broker or links");
-            links.publisher.publish(payload, receipt).err()
-        };
-        match refused {
-            None => {
-                self.counters().published.add(1);
-                Ok(())
-            }
-            Some(receipt) => {
-                self.counters().publish_failed.add(1);
-                self.forget_note(&receipt);
-                Err(())
-            }
+            links.publisher.publish(payload, receipt)
+        }
+    }
+
+    /// Publishes what was accepted, and counted, before everything went over. Its sender, if it
+    /// came along, is told of a failure as ever.
+    pub(super) fn publish_moved(&mut self, sender: Option<Key>, channel: &str, payload: &[u8]) {
+        let note = sender.and_then(|key| self.note(key, channel, payload));
+        let receipt = Receipt { socket: sender.map(u64::from), channel: channel.into(), note };
+        if let Err(receipt) = self.pass_on(payload, receipt) {
+            self.publish_failed(&receipt, "there is no room for it after a move");
         }
     }
 

@@ -110,7 +110,7 @@ pub(super) enum Command {
     /// Give all sockets away, once nothing is under way or at this time.
     Export(Instant, Sender<(usize, LoopState)>),
     /// The sockets stay, or all have come: read them.
-    GoOn,
+    GoOn(Sender<(usize, ())>),
     /// Take the sockets of another loop, and with the same Redis its subscriber link. Browsers are
     /// not read before [`Command::GoOn`].
     Import(Box<LoopState>, bool, Sender<(usize, ())>),

@@ -71,11 +71,8 @@ impl Links {
         self.publisher.pending() == 0 && self.subscriber.is_settled()
     }
 
-    /// Gives up what is not known to have reached Redis.
+    /// Gives up what was said to Redis and may not have reached it.
     pub fn give_up_publishes(&mut self, now: Millis) -> VecDeque<Receipt> {
-        if self.publisher.pending() == 0 {
-            return VecDeque::new();
-        }
         self.publisher.give_up(&self.registry, now)
     }
 

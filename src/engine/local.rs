@@ -27,11 +27,9 @@ use crate::cause::{Cause, Refusal};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::log::{Level, Log};
+use crate::redis::publisher;
 use crate::socket::Key;
 use crate::sys;
-
-/// Room for the words and lengths around a channel and a payload in a command to Redis.
-const COMMAND_ROOM: usize = 128;
 
 /// What others see of a loop.
 #[derive(Debug)]
@@ -458,7 +456,7 @@ pub(super) fn check_publish(config: &Config, channel: &str, payload: &[u8]) -> R
 
 /// How many bytes a message takes on its way to Redis.
 pub(super) fn size_of_publish(config: &Config, channel: &str, payload: &[u8]) -> u64 {
-    (payload.len() + channel.len() + config.channel_prefix.len() + COMMAND_ROOM) as u64
+    publisher::size_of_publish(&config.channel_prefix, channel, payload) as u64
 }
 
 pub(super) fn wrong_process() -> Error {

@@ -27,7 +27,7 @@ pub use inbox::{Adoption, Who};
 pub use keeper::Remote;
 pub use local::Local;
 pub use stats::Refusals;
-pub use transfer::{EngineState, LoopState};
+pub use transfer::{EngineState, LoopState, Waiting};
 
 use crate::config::{Config, Keeper};
 use crate::error::{Error, Result};

@@ -11,7 +11,9 @@ use std::os::fd::OwnedFd;
 use std::sync::mpsc::{self, Receiver, SendError, Sender};
 use std::time::{Duration, Instant};
 
-use super::event_loop::{EventLoop, Timer};
+use serde::{Deserialize, Serialize};
+
+use super::event_loop::{EventLoop, Timer, find};
 use super::inbox::Command;
 use super::local::{Local, Shared};
 use crate::cause::Cause;
@@ -19,6 +21,7 @@ use crate::error::{Error, Kind, Result};
 use crate::hub::{ChannelState, Hub};
 use crate::log::Level;
 use crate::redis::LinkState;
+use crate::redis::publisher::Receipt;
 use crate::socket::{Key, Phase, Socket, SocketState};
 use crate::timer::{Alarm, Millis};
 
@@ -47,6 +50,19 @@ pub struct LoopState {
     pub channels: Vec<ChannelState>,
     /// The link that hears, if it can go on elsewhere.
     pub subscriber: Option<(OwnedFd, LinkState)>,
+    /// Messages that Redis was never told of, in their order.
+    pub waiting: Vec<Waiting>,
+}
+
+/// A message that was accepted and waits for Redis.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Waiting {
+    /// The id of the socket that sent it. `None`: the host did, or the socket is gone.
+    pub socket: Option<String>,
+    /// Where it is to go.
+    pub channel: String,
+    /// What is published.
+    pub payload: Vec<u8>,
 }
 
 /// How far a loop is with giving its sockets away.
@@ -56,6 +72,8 @@ pub(super) struct Moving {
     pub settling: bool,
     /// When everything is to be given away at the latest, and to whom.
     export: Option<(Millis, Sender<(usize, LoopState)>)>,
+    /// What came along and is to be published before anything new.
+    waiting: Vec<Waiting>,
 }
 
 impl Moving {
@@ -67,8 +85,8 @@ impl Moving {
 
 impl Local {
     /// Takes everything out of the loops, after at most `settle` for what is under way. The loops
-    /// are empty then, run on, and can import. Who has sent a message that is not with Redis by then
-    /// is told, as when the link is lost. Nobody may publish, adopt, export or import meanwhile.
+    /// are empty then, run on, and can import. Who has sent a message that Redis was told of and has
+    /// not answered by then is told, as when the link is lost. Nobody may publish, adopt, export or import meanwhile.
     ///
     /// # Errors
     /// `Stopped`, or `Busy` if a loop does not answer: then all sockets are still here.
@@ -86,11 +104,11 @@ impl Local {
             loops = collect(&exported, settle + PATIENCE);
             if loops.len() < shared.ports.len() {
                 // Those that wait give up; one that has answered meanwhile gets back what it gave.
-                tell_all(shared, || Command::GoOn);
+                let _ = ask_all(shared, Command::GoOn);
                 loops.extend(collect(&exported, PATIENCE));
             }
         } else {
-            tell_all(shared, || Command::GoOn);
+            let _ = ask_all(shared, Command::GoOn);
         }
         let is_whole = loops.len() == shared.ports.len();
         let mut state = EngineState { id: shared.id, loops: Vec::new() };
@@ -109,7 +127,9 @@ impl Local {
     /// number of loops are those of that engine, so that its links may be taken over, or both have
     /// the embedded broker; else every channel with listeners gets its gap told once it is heard.
     pub fn import(&self, state: EngineState, same_redis: bool) -> Result<()> {
-        let is_empty = |one: &LoopState| one.sockets.is_empty() && one.subscriber.is_none();
+        let is_empty = |one: &LoopState| {
+            one.sockets.is_empty() && one.subscriber.is_none() && one.waiting.is_empty()
+        };
         if state.loops.iter().all(is_empty) {
             return Ok(());
         }
@@ -121,9 +141,9 @@ impl Local {
         }
         drop(answer);
         let is_done = collect(&answers, PATIENCE).len() == count;
-        // Only now is anybody read: what one says, all hear.
-        tell_all(shared, || Command::GoOn);
-        if is_done {
+        // Only now is anybody read: what one says, all hear. What waited is said before this returns.
+        let on = ask_all(shared, Command::GoOn);
+        if is_done && collect(&on, PATIENCE).len() == shared.ports.len() {
             return Ok(());
         }
         Err(Error::new(Kind::Busy, "a loop is slow to take its sockets over"))
@@ -174,6 +194,15 @@ impl EventLoop {
         self.moving.export = self.stop_by.is_none().then_some((self.now + left, answer));
     }
 
+    /// Goes on, with what came along and waits to be published: now all hear it.
+    pub(super) fn go_on(&mut self) {
+        for message in std::mem::take(&mut self.moving).waiting {
+            let place = message.socket.and_then(|id| self.shared.foreign.place(&id));
+            let sender = place.filter(|(number, _)| *number == self.number).map(|(_, key)| key);
+            self.publish_moved(sender, &message.channel, &message.payload);
+        }
+    }
+
     pub(super) fn export_if_due(&mut self) {
         let Some(by) = self.moving.export_by() else { return };
         // What was published before the first loop gave its sockets away is for all of them.
@@ -190,6 +219,7 @@ impl EventLoop {
         let state = self.export();
         if let Err(SendError((_, state))) = answer.send((self.number, state)) {
             self.import(state, true); // Who asked has given up.
+            self.go_on();
         }
         self.serve_links();
     }
@@ -222,8 +252,8 @@ impl EventLoop {
                 _ => None,
             })
             .collect();
-        let channels = self.hub.export();
-        let mut state = LoopState { channels, subscriber, ..LoopState::default() };
+        let (channels, waiting) = (self.hub.export(), self.take_waiting());
+        let mut state = LoopState { channels, subscriber, waiting, ..LoopState::default() };
         for key in self.keys() {
             let channels = self.hub.channels_of(key.index() as u32);
             let channels = channels.map(|id| self.hub.name(id).to_owned()).collect();
@@ -248,6 +278,18 @@ impl EventLoop {
         state
     }
 
+    /// Takes the messages that Redis was never told of.
+    fn take_waiting(&mut self) -> Vec<Waiting> {
+        let Some(links) = &mut self.links else { return Vec::new() };
+        let waiting = links.publisher.take_waiting().into_iter();
+        let outward = |(payload, receipt): (Vec<u8>, Receipt)| {
+            let sender = receipt.socket.and_then(|key| find(&mut self.sockets, key.into()));
+            let socket = sender.map(|socket| self.shared.socket_id(self.number, socket.key));
+            Waiting { socket, channel: receipt.channel.as_ref().into(), payload }
+        };
+        waiting.map(outward).collect()
+    }
+
     /// Takes one socket out of the loop and leaves its connection as it is.
     fn let_go(&mut self, key: Key) -> Socket {
         let socket = self.sockets.remove(key.index());
@@ -259,7 +301,7 @@ impl EventLoop {
     /// Takes the sockets of another loop over. `same_redis`: its subscriber link may be used here;
     /// with the embedded broker: nothing was missed.
     pub(super) fn import(&mut self, state: LoopState, same_redis: bool) {
-        let LoopState { sockets, channels, subscriber } = state;
+        let LoopState { sockets, channels, subscriber, waiting } = state;
         let continuous = match (&mut self.links, subscriber.filter(|_| same_redis)) {
             (None, _) => same_redis,
             (Some(links), Some((fd, link))) if self.hub.is_empty() => {
@@ -282,6 +324,7 @@ impl EventLoop {
         for (fd, socket) in sockets {
             self.import_socket(fd, socket, continuous);
         }
+        self.moving.waiting.extend(waiting);
         for channel in channels {
             let Some(id) = self.hub.find(&channel.name) else { continue };
             if self.hub.groups(id).is_empty() {

@@ -27,6 +27,14 @@ pub struct Receipt {
     pub note: Option<(u32, u64)>,
 }
 
+/// Room for the words and lengths around a channel and a payload in a command.
+const COMMAND_ROOM: usize = 128;
+
+/// How many bytes a message takes on its way to Redis.
+pub fn size_of_publish(prefix: &str, channel: &str, payload: &[u8]) -> usize {
+    payload.len() + channel.len() + prefix.len() + COMMAND_ROOM
+}
+
 /// Commands in the link's hands at a time, in bytes. The rest waits here, where a lost link does
 /// not touch it.
 const WINDOW: usize = 256 * 1024;
@@ -38,7 +46,7 @@ pub struct Publisher {
     pub link: Link,
     prefix: String,
     limit: usize,
-    /// Encoded commands that the link does not have yet, each with its receipt.
+    /// Payloads that the link does not have yet, each with its receipt.
     waiting: VecDeque<(Vec<u8>, Receipt)>,
     waiting_bytes: usize,
     /// Receipts of commands that the link has, in the order of their answers.
@@ -63,11 +71,8 @@ impl Publisher {
         if self.waiting_bytes + payload.len() > self.limit {
             return Err(receipt);
         }
-        let mut bytes = Vec::new();
-        let channel = [self.prefix.as_bytes(), receipt.channel.as_bytes()].concat();
-        resp::command(&mut bytes, &[b"PUBLISH", &channel, payload]);
-        self.waiting_bytes += bytes.len();
-        self.waiting.push_back((bytes, receipt));
+        self.waiting_bytes += size_of_publish(&self.prefix, &receipt.channel, payload);
+        self.waiting.push_back((payload.into(), receipt));
         Ok(())
     }
 
@@ -76,10 +81,11 @@ impl Publisher {
         while self.link.is_up() && !self.waiting.is_empty() && self.link.queued_bytes() < WINDOW {
             let mut pipeline = Vec::new();
             while pipeline.len() < WINDOW
-                && let Some((bytes, receipt)) = self.waiting.pop_front()
+                && let Some((payload, receipt)) = self.waiting.pop_front()
             {
-                self.waiting_bytes -= bytes.len();
-                pipeline.extend_from_slice(&bytes);
+                self.waiting_bytes -= size_of_publish(&self.prefix, &receipt.channel, &payload);
+                let channel = [self.prefix.as_bytes(), receipt.channel.as_bytes()].concat();
+                resp::command(&mut pipeline, &[b"PUBLISH", &channel, &payload]);
                 self.unanswered.push_back(receipt);
             }
             self.link.send(pipeline, now);
@@ -113,15 +119,18 @@ impl Publisher {
         std::mem::take(&mut self.unanswered)
     }
 
-    /// Gives up everything that is not known to have got through, and the link with it: what was
-    /// written may still be carried out.
+    /// Gives up what is in doubt, and the link with it: what was written may still be carried out.
     pub fn give_up(&mut self, registry: &Registry, now: Millis) -> VecDeque<Receipt> {
-        self.link.pause(registry, now, 0);
+        if !self.unanswered.is_empty() {
+            self.link.pause(registry, now, 0);
+        }
+        self.take_unanswered()
+    }
+
+    /// Takes the payloads that the link never had, in their order: nothing about them is in doubt.
+    pub fn take_waiting(&mut self) -> VecDeque<(Vec<u8>, Receipt)> {
         self.waiting_bytes = 0;
-        let waiting = std::mem::take(&mut self.waiting).into_iter().map(|(_, receipt)| receipt);
-        let mut receipts = self.take_unanswered();
-        receipts.extend(waiting);
-        receipts
+        std::mem::take(&mut self.waiting)
     }
 
     /// How many bytes wait that the link does not have yet.

@@ -23,6 +23,14 @@ pub struct LinkState {
     pinged_ago: Option<u64>,
 }
 
+#[cfg(test)]
+impl LinkState {
+    /// One with a different value in each field.
+    pub fn sample() -> Self {
+        LinkState { unparsed: vec![1, 2], up_for: 300, heard_ago: 301, pinged_ago: Some(302) }
+    }
+}
+
 impl Link {
     /// Gives the open connection away, with everything that whoever goes on with it must know; for
     /// `pause_ms` no other is opened. `None`: it is not up, or there are commands to write.

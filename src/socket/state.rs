@@ -47,6 +47,40 @@ impl SocketState {
     }
 }
 
+#[cfg(test)]
+impl SocketState {
+    /// One with a different value in each field.
+    pub fn sample() -> Self {
+        SocketState {
+            id: "id".into(),
+            channels: vec!["a".into(), "b".into()],
+            input: vec![1, 2, 3],
+            gap_in: Some(300),
+            variant: Variant::Envelope,
+            phase: Phase::Closing,
+            admitted: true,
+            cause: Some(Cause::Kicked),
+            rights: Rights {
+                publish: Box::new(["c".into()]),
+                sender: Some("sender".into()),
+                echo: true,
+                mirror: false,
+                heartbeat: Some("heartbeat".into()),
+                user: Some("user".into()),
+                session: Some("session".into()),
+                address: "address".into(),
+            },
+            queue: QueueState::sample(),
+            pong: Some(Box::new([4, 5])),
+            heard_ago: 301,
+            sent_ago: 302,
+            pinged_ago: Some(303),
+            expires_in: Some(304),
+            limit_in: 305,
+        }
+    }
+}
+
 impl<Name: Deref<Target = str>> Rights<Name> {
     /// The same rights with names of another type.
     fn renamed<Other: for<'a> From<&'a str>>(self) -> Rights<Other> {

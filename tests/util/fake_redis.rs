@@ -200,6 +200,13 @@ impl FakeRedis {
         count(&self.script(), begin)
     }
 
+    /// The last word of every command that begins so, in the order of arrival.
+    pub fn said(&self, begin: &str) -> Vec<String> {
+        let script = self.script();
+        let commands = script.commands.iter().filter(|(_, words)| begins_with(words, begin));
+        commands.filter_map(|(_, words)| words.last().cloned()).collect()
+    }
+
     /// When connections came, since the test looked.
     pub fn take_accepted(&self) -> Vec<Instant> {
         std::mem::take(&mut self.script().accepted)

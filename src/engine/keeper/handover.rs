@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::super::transfer::{EngineState, LoopState};
+use super::super::transfer::{EngineState, LoopState, Waiting};
 use super::door::{Door, End};
 use super::peer::{Held, Peer, PeerState};
 use super::wire::{self, Fault, Message, Packet};
@@ -38,8 +38,8 @@ const CHUNK: usize = 16 << 20;
 enum Part {
     /// By what its Redis is known.
     Begin { redis: u64 },
-    /// A loop begins: its channels, and its subscription with its connection.
-    Loop(Vec<ChannelState>, Option<LinkState>),
+    /// A loop begins: its channels, its subscription with its connection, and what waits for Redis.
+    Loop(Vec<ChannelState>, Option<LinkState>, Vec<Waiting>),
     /// Sockets of that loop, a descriptor each.
     Sockets(Vec<SocketState>),
     /// Connections of hosts, a descriptor each.
@@ -116,7 +116,7 @@ fn give_all(door: &mut Door, successor: &OwnedFd, state: &EngineState) -> Result
         let link = state.subscriber.as_ref();
         let (fds, link): (Vec<RawFd>, _) =
             (link.iter().map(|(fd, _)| fd.as_raw_fd()).collect(), link.map(|(_, link)| link));
-        say(successor, &BorrowedPart::Loop(&state.channels, link), &fds)?;
+        say(successor, &BorrowedPart::Loop(&state.channels, link, &state.waiting), &fds)?;
         for sockets in chunks(&state.sockets) {
             let fds: Vec<RawFd> = sockets.iter().map(|(fd, _)| fd.as_raw_fd()).collect();
             let states = sockets.iter().map(|(_, state)| state).collect();
@@ -207,12 +207,13 @@ impl Taken {
         let mut descriptors = descriptors.into_iter();
         match part {
             Part::Begin { redis } => self.redis = redis,
-            Part::Loop(channels, link) => {
+            Part::Loop(channels, link, waiting) => {
                 let subscriber = match link {
                     Some(link) => Some((descriptors.next().ok_or_else(cut)?, link)),
                     None => None,
                 };
-                self.engine.loops.push(LoopState { sockets: Vec::new(), channels, subscriber });
+                let sockets = Vec::new();
+                self.engine.loops.push(LoopState { sockets, channels, subscriber, waiting });
             }
             Part::Sockets(states) => {
                 let last = self.engine.loops.last_mut().ok_or_else(cut)?;
@@ -254,7 +255,7 @@ pub(super) fn confirm(predecessor: &OwnedFd) {
 enum BorrowedPart<'a> {
     #[allow(dead_code, reason = "keeps the place of Begin")]
     Begin,
-    Loop(&'a [ChannelState], Option<&'a LinkState>),
+    Loop(&'a [ChannelState], Option<&'a LinkState>, &'a [Waiting]),
     Sockets(Vec<&'a SocketState>),
 }
 
@@ -293,5 +294,52 @@ fn hear(from: &OwnedFd) -> Result<Option<(Part, Vec<OwnedFd>)>> {
             Some(part) => return Ok(Some((part, descriptors))),
             None => return Err(Error::new(Kind::Io, "what it said was not understood")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::keeper::wire::golden;
+
+    fn waiting() -> Vec<Waiting> {
+        let (channel, payload) = ("a".to_owned(), vec![1, 2]);
+        vec![Waiting { socket: Some("id".into()), channel, payload }]
+    }
+
+    fn channels() -> Vec<ChannelState> {
+        let channel =
+            |name: &str, confirmed, gap| ChannelState { name: name.into(), confirmed, gap };
+        vec![channel("a", true, false), channel("b", false, true)]
+    }
+
+    #[test]
+    fn a_change_of_what_goes_over_is_another_version() {
+        let parts = [
+            Part::Begin { redis: 300 },
+            Part::Loop(channels(), Some(LinkState::sample()), waiting()),
+            Part::Sockets(vec![SocketState::sample()]),
+            Part::Peers(PeerState::samples()),
+            Part::Entrance,
+            Part::Ready,
+            Part::Go,
+            Part::Taken,
+            Part::Abort("why".into()),
+        ];
+        golden::check(&parts, 0xee3c_ad83_29e0_83cf);
+    }
+
+    #[test]
+    fn what_is_borrowed_is_the_same_on_the_wire() {
+        let encoded = |part: &Part| postcard::to_allocvec(part).unwrap();
+        for link in [None, Some(LinkState::sample())] {
+            let borrowed = BorrowedPart::Loop(&channels(), link.as_ref(), &waiting());
+            let borrowed = postcard::to_allocvec(&borrowed).unwrap();
+            assert_eq!(borrowed, encoded(&Part::Loop(channels(), link, waiting())));
+        }
+        let socket = SocketState::sample();
+        let borrowed = postcard::to_allocvec(&BorrowedPart::Sockets(vec![&socket, &socket]));
+        let sockets = vec![SocketState::sample(), SocketState::sample()];
+        assert_eq!(borrowed.unwrap(), encoded(&Part::Sockets(sockets)));
     }
 }

@@ -115,3 +115,15 @@ pub(super) struct PeerState {
     held: Option<(String, Vec<u8>)>,
     dropped: u64,
 }
+
+#[cfg(test)]
+impl PeerState {
+    /// Those whose encodings tell its fields apart.
+    pub fn samples() -> Vec<Self> {
+        let held = || Some(("a".to_owned(), vec![1, 2]));
+        let flags = [(true, false, false), (false, true, false), (false, false, true)];
+        let peer =
+            |(lease, logs, watches)| PeerState { lease, logs, watches, held: held(), dropped: 300 };
+        flags.map(peer).into()
+    }
+}

@@ -15,8 +15,11 @@ use super::super::inbox::Who;
 use crate::error::Kind;
 use crate::sys;
 
-/// The version of these messages. A change that the other side would not understand is another
-/// version; messages are only ever added at the end.
+/// The version of everything that goes between processes: [`Message`] with what it is made of, the
+/// order of [`crate::cause::Refusal::ALL`], and the parts of a handover with the state of sockets,
+/// queues, channels, links, peers and waiting messages in them. Whatever changes their encoding or
+/// adds to them raises it, but the first four messages stay what they are; tests compare all of it
+/// with what this version says.
 pub const VERSION: u8 = 1;
 
 /// Version, flags, and the length of the body.
@@ -145,12 +148,22 @@ impl Packet {
     }
 }
 
+fn check_length(length: usize) -> io::Result<()> {
+    if length <= LONGEST {
+        return Ok(());
+    }
+    let text = format!("{length} bytes are more than one message may have ({LONGEST})");
+    Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+}
+
 /// Sends one value with descriptors, which stay the caller's.
 ///
 /// # Errors
-/// `WouldBlock` if the other side's queue is full: nothing was sent.
+/// `WouldBlock` if the other side's queue is full, `InvalidInput` if the value is too long: nothing
+/// was sent.
 pub fn send<T: Serialize>(to: &impl AsRawFd, value: &T, descriptors: &[RawFd]) -> io::Result<()> {
     let body = postcard::to_allocvec(value).map_err(io::Error::other)?;
+    check_length(body.len())?;
     let mut header = [0; HEADER];
     header[0] = VERSION;
     header[2..].copy_from_slice(&(body.len() as u32).to_le_bytes());
@@ -202,6 +215,110 @@ pub fn receive(from: &impl AsRawFd, buffer: &mut Vec<u8>) -> Result<Packet, Faul
         return Err(Fault::Garbage("its length is wrong", descriptors));
     }
     Ok(Packet { version, body, descriptors })
+}
+
+/// What this version looks like on the wire.
+#[cfg(test)]
+pub(super) mod golden {
+    use std::fmt::Debug;
+
+    use super::*;
+
+    const CURE: &str = "the messages between processes have changed: \
+                        raise wire::VERSION, and then this constant";
+
+    /// How many variants an enum has: each can be read from zeros.
+    fn variants<T: Deserialize<'static>>() -> usize {
+        let read = |number: u8| {
+            let bytes: &'static [u8] = [&[number][..], &[0; 64]].concat().leak();
+            postcard::take_from_bytes::<T>(bytes).is_ok()
+        };
+        (0..=u8::MAX).take_while(|number| read(*number)).count()
+    }
+
+    /// Compares the encoding of one value per variant, by its FNV-1a digest.
+    #[track_caller]
+    pub fn check<T: Serialize + Deserialize<'static>>(values: &[T], expected: u64) {
+        let encoded: Vec<_> =
+            values.iter().map(|value| postcard::to_allocvec(value).unwrap()).collect();
+        let mut seen: Vec<u8> = encoded.iter().map(|bytes| bytes[0]).collect();
+        seen.dedup();
+        let all: Vec<u8> = (0..variants::<T>() as u8).collect();
+        assert_eq!(seen, all, "the test has a value of each variant; {CURE}");
+        let digest = encoded.concat().iter().fold(0xcbf2_9ce4_8422_2325, |digest: u64, byte| {
+            (digest ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        assert_eq!(format!("{digest:#x}"), format!("{expected:#x}"), "{CURE}");
+    }
+
+    /// Compares the names of an enum without values, in their order on the wire.
+    #[track_caller]
+    pub fn check_names<T: Debug + Deserialize<'static>>(expected: &str) {
+        let names: Vec<_> = (0..variants::<T>() as u8)
+            .map(|number| format!("{:?}", postcard::from_bytes::<T>(vec![number].leak()).unwrap()))
+            .collect();
+        assert_eq!(names.join(" "), expected, "{CURE}");
+    }
+
+    #[test]
+    fn a_change_of_the_messages_is_another_version() {
+        let ask = |question| Message::Ask { number: 300, question };
+        let answer = |answer| Message::Answer { number: 300, answer };
+        let (socket, payload) = ("id", &[1, 2][..]);
+        let questions = [
+            Question::Send { socket, payload },
+            Question::Kick(Who::Socket("id".into())),
+            Question::Stats,
+            Question::Health,
+        ];
+        let messages = [
+            Message::Welcome { library: "1.0", fingerprint: 300, process: 301 },
+            Message::Lease { logs: true },
+            Message::Stop { timeout_ms: 300 },
+            Message::Retire,
+            Message::TakeOver,
+            Message::Adopt {
+                grant: b"grant",
+                answer: b"answer",
+                leftover: b"leftover",
+                remote_address: "address",
+                host: "host",
+                path_digest: 300,
+                mirror: true,
+            },
+            Message::Publish { channel: "a", payload },
+            Message::Refused(vec![(1, 300)]),
+            ask(Question::Stats),
+            Message::Watch,
+            answer(Ok("fine")),
+            answer(Err((Kind::Busy, "why"))),
+            Message::Opened("id"),
+            Message::Closed("id", 4403),
+            Message::Overflow(300),
+            Message::Log { level: 1, line: "line" },
+        ];
+        check(&messages, 0xd9a1_c010_ab8e_8197);
+        check(&questions, 0xb66c_876f_467d_1c72);
+        let whom = [Who::Socket, Who::User, Who::Session, Who::Channel];
+        check(&whom.map(|who| who("name".into())), 0xa5d8_bc3c_1a25_3285);
+    }
+
+    #[test]
+    fn a_change_of_what_is_only_names_is_another_version() {
+        check_names::<Kind>(
+            "Invalid Config Grant Fd NoFile Limit Busy Stopped WrongProcess Unsupported NotFound \
+             Unhealthy Io Panic",
+        );
+        check_names::<crate::cause::Cause>(
+            "Normal Lost GoingAway Protocol Unacceptable Utf8 NotGranted TooBig Internal Restart \
+             Overloaded Slow Gap PublishFailed NoPong Expired Kicked",
+        );
+        check_names::<crate::hub::Variant>("Raw Binary Envelope");
+        check_names::<crate::socket::Phase>("Held Open Closing Ending");
+        let refusals = crate::cause::Refusal::ALL.map(|refusal| format!("{refusal:?}"));
+        assert_eq!(refusals.join(" "), "Malformed Origin NotUpgrade Grant Tls Full", "{CURE}");
+        assert_eq!(VERSION, 1, "the constants of these tests are this version's");
+    }
 }
 
 #[cfg(test)]
@@ -265,6 +382,15 @@ mod tests {
         here.send(&adopt).unwrap();
         let packet = receive(&there, &mut buffer).unwrap();
         assert!(packet.message().unwrap_err().contains("version"));
+    }
+
+    #[test]
+    fn a_body_that_nobody_would_take_is_not_sent() {
+        assert!(check_length(LONGEST).is_ok());
+        for length in [LONGEST + 1, 4 << 30] {
+            let error = check_length(length).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        }
     }
 
     #[test]
