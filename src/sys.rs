@@ -20,12 +20,8 @@ use libc::{F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_WRITE, SCM_RIGHTS, SO
 
 use crate::error::{Error, Kind, Result};
 
-/// The process has no descriptor left.
-pub const EMFILE: i32 = libc::EMFILE;
-/// The system has no descriptor left.
-pub const ENFILE: i32 = libc::ENFILE;
-/// Too many descriptors of this user are under way in messages.
-pub const ETOOMANYREFS: i32 = libc::ETOOMANYREFS;
+/// Process or system have no descriptor left, or too many of this user's are under way in messages.
+pub use libc::{EMFILE, ENFILE, ETOOMANYREFS};
 
 /// Unacknowledged bytes end a TCP connection after this long: a cable was pulled under a write.
 const TCP_USER_TIMEOUT_MS: c_int = 30_000;
@@ -46,12 +42,9 @@ fn made(result: c_int) -> io::Result<OwnedFd> {
 /// Makes a system call again for as long as a signal interrupts it.
 fn retried(mut call: impl FnMut() -> isize) -> io::Result<usize> {
     loop {
-        if let Ok(n) = usize::try_from(call()) {
-            return Ok(n);
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
+        match usize::try_from(call()).map_err(|_| io::Error::last_os_error()) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
         }
     }
 }
@@ -409,6 +402,19 @@ pub fn event_fd() -> io::Result<OwnedFd> {
     made(unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) })
 }
 
+/// An [`event_fd`] that the kernel rings every second.
+pub fn clock() -> io::Result<OwnedFd> {
+    let second = libc::timespec { tv_sec: 1, tv_nsec: 0 };
+    let times = libc::itimerspec { it_interval: second, it_value: second };
+    let flags = libc::TFD_NONBLOCK | libc::TFD_CLOEXEC;
+    // SAFETY: integers, and `times`, which outlives the call.
+    unsafe {
+        let clock = made(libc::timerfd_create(libc::CLOCK_MONOTONIC, flags))?;
+        check(libc::timerfd_settime(clock.as_raw_fd(), 0, &raw const times, null_mut()))?;
+        Ok(clock)
+    }
+}
+
 /// Makes an [`event_fd`] readable.
 pub fn event_fd_ring(fd: &OwnedFd) {
     // SAFETY: eight bytes of a live integer. It fails only with a full counter: that is readable.
@@ -426,12 +432,6 @@ pub fn event_fd_drain(fd: &OwnedFd) {
 pub fn pause_ms(ms: u32) {
     // SAFETY: poll with no descriptors is a plain sleep.
     unsafe { libc::poll(null_mut(), 0, ms as c_int) };
-}
-
-/// Makes `place` a copy of `fd`, under the number it has; what it was is closed.
-pub fn replace(place: &OwnedFd, fd: &OwnedFd) -> io::Result<()> {
-    // SAFETY: dup3 takes integers; both descriptors are owned by the caller and stay so.
-    check(unsafe { libc::dup3(fd.as_raw_fd(), place.as_raw_fd(), libc::O_CLOEXEC) }).map(drop)
 }
 
 /// The user whose rights the process has (its effective user id).
