@@ -87,8 +87,7 @@ pub fn check_stream_socket(fd: RawFd) -> Result<()> {
 
 /// Takes `fd` into ownership: nothing else may close it or use it from here on.
 pub fn own(fd: RawFd) -> OwnedFd {
-    // SAFETY: every caller hands over a descriptor that it owns; `check_stream_socket` has seen it
-    // open.
+    // SAFETY: every caller owns it, and `check_stream_socket` has seen it open.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
@@ -100,8 +99,7 @@ pub fn prepare_socket(fd: &OwnedFd) -> io::Result<()> {
     unsafe {
         let flags = check(libc::fcntl(raw, libc::F_GETFL))?;
         check(libc::fcntl(raw, libc::F_SETFL, flags | libc::O_NONBLOCK))?;
-        let flags = check(libc::fcntl(raw, libc::F_GETFD))?;
-        check(libc::fcntl(raw, libc::F_SETFD, flags | libc::FD_CLOEXEC))?;
+        check(libc::fcntl(raw, libc::F_SETFD, libc::FD_CLOEXEC))?; // There is no other such flag.
     }
     let _ = set_option(raw, libc::IPPROTO_TCP, libc::TCP_NODELAY, &1);
     let _ = set_option(raw, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, &TCP_USER_TIMEOUT_MS);
@@ -122,8 +120,7 @@ pub fn send(fd: &impl AsRawFd, bytes: &[u8]) -> io::Result<usize> {
     retried(|| unsafe { libc::send(fd, from.cast(), bytes.len(), SEND) })
 }
 
-/// Ends the connection for every holder of the description, also for a child that inherited the
-/// descriptor.
+/// Ends the connection for every holder of the description, also for a child that inherited it.
 pub fn shutdown(fd: &impl AsRawFd) {
     // SAFETY: shutdown takes integers only; an error means that the peer was faster.
     unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_RDWR) };
@@ -135,8 +132,7 @@ pub fn shutdown_write(fd: &impl AsRawFd) {
     unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_WR) };
 }
 
-/// Makes the coming close a reset: for a peer that does not read, so that the kernel keeps nothing
-/// for it.
+/// Makes the coming close a reset: the kernel keeps nothing for a peer that does not read.
 pub fn reset_on_close(fd: &impl AsRawFd) {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     let _ = set_option(fd.as_raw_fd(), SOL_SOCKET, libc::SO_LINGER, &linger);
@@ -352,8 +348,7 @@ pub fn try_lock(file: &impl AsRawFd) -> io::Result<bool> {
     }
 }
 
-/// Blocks all signals of the calling thread: they are the host's, and a loop must not be
-/// interrupted by them.
+/// Blocks all signals of the calling thread: they are the host's, and must not interrupt a loop.
 pub fn block_signals() {
     // SAFETY: all zeros are a set, which outlives the calls.
     unsafe {
@@ -434,6 +429,12 @@ pub fn pause_ms(ms: u32) {
     unsafe { libc::poll(null_mut(), 0, ms as c_int) };
 }
 
+/// A descriptor that becomes readable when this process ends.
+pub fn process_handle(process: u32) -> io::Result<OwnedFd> {
+    // SAFETY: pidfd_open takes integers.
+    made(unsafe { libc::syscall(libc::SYS_pidfd_open, process, 0) } as c_int)
+}
+
 /// The user whose rights the process has (its effective user id).
 pub fn user_id() -> u32 {
     // SAFETY: geteuid takes nothing and always succeeds.
@@ -455,7 +456,6 @@ pub struct Launch<'a> {
 /// Starts a program that has nothing more of the calling process than its folder, limits, output
 /// and errors: a session of its own, no other descriptors, all signals at their defaults and
 /// unblocked. It is nobody's child, so a host that waits for all its children never meets it.
-///
 /// Returns when the program runs, or with the error why it could not be started.
 pub fn launch(launch: Launch<'_>) -> io::Result<()> {
     let mut argv = launch.argv.iter().map(|word| OsStr::from_bytes(word.to_bytes()));

@@ -100,6 +100,14 @@ pub struct QueueState {
     age: u32,
 }
 
+impl QueueState {
+    /// How many bytes it holds.
+    #[allow(clippy::len_without_is_empty, reason = "nobody asks")]
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
 impl WriteQueue {
     /// What waits, as plain values. `boundary` tells where the unit that a byte lies in begins; it
     /// is given the segment and the byte.

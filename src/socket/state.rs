@@ -40,6 +40,13 @@ pub struct SocketState {
     limit_in: u64,
 }
 
+impl SocketState {
+    /// How many bytes wait in it.
+    pub fn bytes(&self) -> usize {
+        self.input.len() + self.queue.len()
+    }
+}
+
 impl<Name: Deref<Target = str>> Rights<Name> {
     /// The same rights with names of another type.
     fn renamed<Other: for<'a> From<&'a str>>(self) -> Rights<Other> {

@@ -3,7 +3,7 @@
 //! Any thread may call. Three connections, one each to adopt, to publish and to ask, so that a
 //! message the keeper holds back does not hold up a handshake; each is opened at its first use and
 //! once more when it was lost. Handing over never waits: a full queue is `Busy`, at once. Only a
-//! question waits for its turn and its answer, at most [`ANSWER`]. A fourth connection brings events.
+//! question waits for its turn and its answer, at most [`ANSWER`]. A fourth brings events.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -188,8 +188,8 @@ impl Remote {
         self.ask(Question::Health).map(drop)
     }
 
-    /// The descriptor that is readable while events wait and, while there is no keeper, about once a
-    /// second: then [`Remote::next_event`] looks for one.
+    /// The descriptor that is readable while events wait and, while there is no keeper, about once
+    /// a second: then [`Remote::next_event`] looks for one.
     pub fn events_fd(&self) -> Result<RawFd> {
         self.check_alive()?;
         let watching = &mut *self.watching.lock();
