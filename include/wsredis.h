@@ -107,7 +107,10 @@ typedef enum {
     WSREDIS_EVENT_OPENED = 1,
     /** A socket ended; `code` is the close code, 1006 if there was no close frame. */
     WSREDIS_EVENT_CLOSED = 2,
-    /** Nobody read for too long: `code` events were dropped. */
+    /**
+     * Nobody read for too long: `code` events were dropped. 0: there is another keeper, and the
+     * events of the time between are missing.
+     */
     WSREDIS_EVENT_OVERFLOW = 3,
 } wsredis_event_kind;
 
@@ -402,8 +405,8 @@ wsredis_status wsredis_grant_check(const wsredis_config *config,
  * Starts an engine with a copy of `config`. Its threads, descriptors and connections come with the
  * first adopt or publish, so this never waits for Redis. If `config` has `keeper` as a path, the
  * engine is the keeper's there: the functions and the ownership are the same, and none of them
- * waits for the keeper, but for answers to `send`, `kick`, `stats` and `health` at most a second. `sink` may be NULL: then nothing is
- * logged.
+ * waits for the keeper, but `send`, `kick`, `stats` and `health` for its answer, at most a second.
+ * `sink` may be NULL: then nothing is logged.
  *
  * *Returns:* `CONFIG` if the settings do not hold together.
  *
@@ -424,9 +427,12 @@ wsredis_status wsredis_engine_start(const wsredis_config *config,
  * Hands a socket over. The engine writes the answer once the socket's channels are heard, or
  * writes a 503 itself if the socket does not fit. Never blocks on the network.
  *
- * *Returns:* `FD` if `fd` is no stream socket, or a listening one; `GRANT`; `INVALID` for an answer that
- * is no 101; `BUSY` if the loop's inbox is full; `STOPPED`; `WRONG_PROCESS`; `NO_FILE` or `IO` if
- * the engine could not begin.
+ * *Returns:* `FD` if `fd` is no stream socket, or a listening one; `GRANT`; `INVALID` for an
+ * answer that is no 101; `BUSY` if the loop's inbox or the keeper's queue is full; `STOPPED`, also
+ * if no keeper is there; `UNSUPPORTED` if it is of another version; `WRONG_PROCESS`; `NO_FILE` or
+ * `IO` if the engine could not begin or the keeper not be reached. After `OK` a keeper may still
+ * refuse the socket by the limits of its own settings: it answers 503, and logs and counts it
+ * there.
  *
  * *Ownership:* on `OK` the descriptor is the engine's: the host must not use or close it. On an
  * error it is still the host's, nothing was written, and the host should answer 503. Everything
@@ -437,14 +443,16 @@ wsredis_status wsredis_engine_start(const wsredis_config *config,
  * *Requires:* `engine` is live; the texts are as long as they say; nobody else uses `fd`.
  */
 WSREDIS_MUST_USE
-wsredis_status wsredis_engine_adopt(wsredis_engine *engine,
-                                    const wsredis_adoption *adoption);
+wsredis_status wsredis_engine_adopt(wsredis_engine *engine, const wsredis_adoption *adoption);
 
 /**
  * Publishes a message to everyone who hears `channel`: in this engine, and with Redis everywhere.
  *
  * *Returns:* `OK` when it is queued; messages of one channel keep their order. `INVALID` for a bad
- * channel name; `BUSY` if a queue is full; `STOPPED`; `WRONG_PROCESS`.
+ * channel name; `LIMIT` for a payload that is too large; `BUSY` if a queue is full, also the
+ * keeper's; `STOPPED`, also if no keeper is there; `UNSUPPORTED` if it is of another version;
+ * `WRONG_PROCESS`; `NO_FILE`; `IO`. After `OK` a keeper may still drop the message by the limits
+ * of its own settings, and logs and counts it there.
  *
  * *Ownership:* channel and payload are copied.
  *
@@ -502,7 +510,8 @@ wsredis_status wsredis_engine_kick(wsredis_engine *engine,
  * Writes the engine's counters to `buf`: one JSON object, NUL-terminated. Before the first adopt
  * or publish all are 0.
  *
- * *Returns:* `LIMIT` if `buf_len` is too small; 4096 bytes are enough.
+ * *Returns:* `LIMIT` if `buf_len` is too small; 4096 bytes are enough. Of a keeper also `BUSY` if
+ * it does not answer; `STOPPED` if it is gone; `UNSUPPORTED`; `WRONG_PROCESS`; `NO_FILE`; `IO`.
  *
  * *Ownership:* nothing is kept.
  *
@@ -520,7 +529,7 @@ wsredis_status wsredis_engine_stats(const wsredis_engine *engine,
  * Does the engine hear every channel it should?
  *
  * *Returns:* `OK`, or `UNHEALTHY` with the reason as the last error's text; `STOPPED`;
- * `WRONG_PROCESS`.
+ * `WRONG_PROCESS`; of a keeper also `BUSY` if it does not answer; `UNSUPPORTED`; `NO_FILE`; `IO`.
  *
  * *Ownership:* nothing changes hands.
  *
@@ -532,39 +541,10 @@ WSREDIS_MUST_USE
 wsredis_status wsredis_engine_health(const wsredis_engine *engine);
 
 /**
- * A descriptor that is readable while events wait. Events are kept from the first call on, up to
- * 65,536.
- *
- * *Returns:* `STOPPED`; `WRONG_PROCESS`; `NO_FILE`.
- *
- * *Ownership:* the descriptor stays the engine's: poll it, do not read or close it.
- *
- * *Threads:* any.
- *
- * *Requires:* `engine` is live; `out_fd` has room.
- */
-WSREDIS_MUST_USE
-wsredis_status wsredis_engine_events_fd(wsredis_engine *engine, int32_t *out_fd);
-
-/**
- * Takes the next event.
- *
- * *Returns:* `NOT_FOUND` if none waits; `INVALID` for a wrong `struct_size`.
- *
- * *Ownership:* the event is copied out.
- *
- * *Threads:* any; each event is given out once.
- *
- * *Requires:* `engine` is live; `out_event` has room.
- */
-WSREDIS_MUST_USE
-wsredis_status wsredis_engine_next_event(wsredis_engine *engine, wsredis_event *out_event);
-
-/**
  * Closes all sockets with 1012 and waits until the engine has ended, at most `timeout_ms` and no
  * longer than the key `stop-timeout`. An engine in a keeper is only let go of: it and its sockets
- * stay. Later calls return `STOPPED`. Async-signal-safe: it may be called from a signal handler or an exit
- * handler.
+ * stay. Later calls return `STOPPED`. Async-signal-safe: it may be called from a signal handler or
+ * an exit handler.
  *
  * *Returns:* `BUSY` if the time was not enough; the engine ends all the same. `WRONG_PROCESS`.
  * There is no text for its errors.
@@ -576,8 +556,7 @@ wsredis_status wsredis_engine_next_event(wsredis_engine *engine, wsredis_event *
  * *Requires:* `engine` is live.
  */
 WSREDIS_MUST_USE
-wsredis_status wsredis_engine_stop(wsredis_engine *engine,
-                                   uint32_t timeout_ms);
+wsredis_status wsredis_engine_stop(wsredis_engine *engine, uint32_t timeout_ms);
 
 /**
  * Frees an engine; what still runs is stopped at once. NULL is allowed. In another process than
@@ -591,6 +570,38 @@ wsredis_status wsredis_engine_stop(wsredis_engine *engine,
  * *Requires:* `engine` is NULL or was made by `wsredis_engine_start` and not freed.
  */
 void wsredis_engine_free(wsredis_engine *engine);
+
+/**
+ * A descriptor that is readable while events wait. Events are kept from the first call on, up to
+ * 65,536. While its keeper is gone there are no events; the descriptor stays, and is readable
+ * about once a second: then `wsredis_engine_next_event` looks for another keeper.
+ *
+ * *Returns:* `STOPPED`; `WRONG_PROCESS`; `NO_FILE`; `IO`.
+ *
+ * *Ownership:* the descriptor stays the engine's: poll it, do not read or close it.
+ *
+ * *Threads:* any.
+ *
+ * *Requires:* `engine` is live; `out_fd` has room.
+ */
+WSREDIS_MUST_USE
+wsredis_status wsredis_engine_events_fd(wsredis_engine *engine, int32_t *out_fd);
+
+/**
+ * Takes the next event.
+ *
+ * *Returns:* `NOT_FOUND` if none waits, also while there is no keeper; `INVALID` for a wrong
+ * `struct_size`; `WRONG_PROCESS`; with a keeper also `STOPPED` once the engine was; `UNSUPPORTED`
+ * if it is of another version; `NO_FILE` or `IO` if it can not be reached.
+ *
+ * *Ownership:* the event is copied out.
+ *
+ * *Threads:* any; each event is given out once.
+ *
+ * *Requires:* `engine` is live; `out_event` has room.
+ */
+WSREDIS_MUST_USE
+wsredis_status wsredis_engine_next_event(wsredis_engine *engine, wsredis_event *out_event);
 
 /**
  * Judges an upgrade and its Origin, chooses the subprotocol, and writes the whole HTTP answer to
@@ -646,17 +657,17 @@ wsredis_status wsredis_handshake_refusal(const wsredis_config *config,
 
 /**
  * Is a keeper until its end: it holds the sockets of every host whose settings have the same
- * `keeper` path. It takes over from a keeper that runs there. SIGTERM, SIGINT and SIGQUIT end it in
- * order: every socket is closed with 1012 within `stop-timeout`. With `leased` 1, and once a host
- * held its lease, it ends when nobody has held one for `keeper-grace`, with 1001.
+ * `keeper` path. It takes over from a keeper that runs there. SIGTERM, SIGINT and SIGQUIT end it
+ * in order: every socket is closed with 1012 within `stop-timeout`. With `leased` 1, and once a
+ * host held its lease, it ends when nobody has held one for `keeper-grace`, with 1001.
  *
  * For a process of its own: signals are blocked, SIGHUP and SIGPIPE are ignored from here on.
  *
  * *Returns:* `OK` at its end; `CONFIG` for settings that do not hold together or have no path;
  * `IO` or `BUSY` if it can not have its place.
  *
- * *Ownership:* `config` stays the caller's. `sink` may be NULL: lines go to standard error. It gets
- * what could not be told to a host.
+ * *Ownership:* `config` stays the caller's. `sink` may be NULL: lines go to standard error. It
+ * gets what could not be told to a host.
  *
  * *Threads:* the process's first, before there are others.
  *
@@ -669,12 +680,12 @@ wsredis_status wsredis_keeper_run(const wsredis_config *config,
                                   void *userdata);
 
 /**
- * Makes sure that the keeper of these settings runs, and holds its lease until this process ends or
- * executes another program; children that it forks hold it, too. A keeper that was built or
+ * Makes sure that the keeper of these settings runs, and holds its lease until this process ends
+ * or executes another program; children that it forks hold it, too. A keeper that was built or
  * configured otherwise hands everything over to the new one.
  *
- * *Returns:* `STOPPED` if it does not run after `timeout_ms`; the text says why. `CONFIG` without a
- * path; `INVALID`; `IO`.
+ * *Returns:* `STOPPED` if it does not run after `timeout_ms`; the text says why. `CONFIG` without
+ * a path; `INVALID`; `IO`.
  *
  * *Ownership:* everything stays the caller's. One descriptor stays open, closed on exec.
  *
@@ -724,8 +735,8 @@ wsredis_status wsredis_keeper_watch(const wsredis_config *config,
                                     void *userdata);
 
 /**
- * Tells the keeper of these settings to close all sockets with 1012 and to end, and waits for that,
- * at most `timeout_ms` and no longer than its `stop-timeout`.
+ * Tells the keeper of these settings to close all sockets with 1012 and to end, and waits for
+ * that, at most `timeout_ms` and no longer than its `stop-timeout`.
  *
  * *Returns:* `OK` also if none runs; `BUSY` if the time was not enough; `CONFIG` without a path.
  *

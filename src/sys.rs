@@ -20,12 +20,8 @@ use libc::{F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_WRITE, SCM_RIGHTS, SO
 
 use crate::error::{Error, Kind, Result};
 
-/// The process has no descriptor left.
-pub const EMFILE: i32 = libc::EMFILE;
-/// The system has no descriptor left.
-pub const ENFILE: i32 = libc::ENFILE;
-/// Too many descriptors of this user are under way in messages.
-pub const ETOOMANYREFS: i32 = libc::ETOOMANYREFS;
+/// Process or system have no descriptor left, or too many of this user's are under way in messages.
+pub use libc::{EMFILE, ENFILE, ETOOMANYREFS};
 
 /// Unacknowledged bytes end a TCP connection after this long: a cable was pulled under a write.
 const TCP_USER_TIMEOUT_MS: c_int = 30_000;
@@ -46,12 +42,9 @@ fn made(result: c_int) -> io::Result<OwnedFd> {
 /// Makes a system call again for as long as a signal interrupts it.
 fn retried(mut call: impl FnMut() -> isize) -> io::Result<usize> {
     loop {
-        if let Ok(n) = usize::try_from(call()) {
-            return Ok(n);
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
+        match usize::try_from(call()).map_err(|_| io::Error::last_os_error()) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
         }
     }
 }
@@ -94,8 +87,7 @@ pub fn check_stream_socket(fd: RawFd) -> Result<()> {
 
 /// Takes `fd` into ownership: nothing else may close it or use it from here on.
 pub fn own(fd: RawFd) -> OwnedFd {
-    // SAFETY: every caller hands over a descriptor that it owns; `check_stream_socket` has seen it
-    // open.
+    // SAFETY: every caller owns it, and `check_stream_socket` has seen it open.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
@@ -107,8 +99,7 @@ pub fn prepare_socket(fd: &OwnedFd) -> io::Result<()> {
     unsafe {
         let flags = check(libc::fcntl(raw, libc::F_GETFL))?;
         check(libc::fcntl(raw, libc::F_SETFL, flags | libc::O_NONBLOCK))?;
-        let flags = check(libc::fcntl(raw, libc::F_GETFD))?;
-        check(libc::fcntl(raw, libc::F_SETFD, flags | libc::FD_CLOEXEC))?;
+        check(libc::fcntl(raw, libc::F_SETFD, libc::FD_CLOEXEC))?; // There is no other such flag.
     }
     let _ = set_option(raw, libc::IPPROTO_TCP, libc::TCP_NODELAY, &1);
     let _ = set_option(raw, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, &TCP_USER_TIMEOUT_MS);
@@ -129,8 +120,7 @@ pub fn send(fd: &impl AsRawFd, bytes: &[u8]) -> io::Result<usize> {
     retried(|| unsafe { libc::send(fd, from.cast(), bytes.len(), SEND) })
 }
 
-/// Ends the connection for every holder of the description, also for a child that inherited the
-/// descriptor.
+/// Ends the connection for every holder of the description, also for a child that inherited it.
 pub fn shutdown(fd: &impl AsRawFd) {
     // SAFETY: shutdown takes integers only; an error means that the peer was faster.
     unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_RDWR) };
@@ -142,8 +132,7 @@ pub fn shutdown_write(fd: &impl AsRawFd) {
     unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_WR) };
 }
 
-/// Makes the coming close a reset: for a peer that does not read, so that the kernel keeps nothing
-/// for it.
+/// Makes the coming close a reset: the kernel keeps nothing for a peer that does not read.
 pub fn reset_on_close(fd: &impl AsRawFd) {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     let _ = set_option(fd.as_raw_fd(), SOL_SOCKET, libc::SO_LINGER, &linger);
@@ -359,8 +348,7 @@ pub fn try_lock(file: &impl AsRawFd) -> io::Result<bool> {
     }
 }
 
-/// Blocks all signals of the calling thread: they are the host's, and a loop must not be
-/// interrupted by them.
+/// Blocks all signals of the calling thread: they are the host's, and must not interrupt a loop.
 pub fn block_signals() {
     // SAFETY: all zeros are a set, which outlives the calls.
     unsafe {
@@ -409,6 +397,19 @@ pub fn event_fd() -> io::Result<OwnedFd> {
     made(unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) })
 }
 
+/// An [`event_fd`] that the kernel rings every second.
+pub fn clock() -> io::Result<OwnedFd> {
+    let second = libc::timespec { tv_sec: 1, tv_nsec: 0 };
+    let times = libc::itimerspec { it_interval: second, it_value: second };
+    let flags = libc::TFD_NONBLOCK | libc::TFD_CLOEXEC;
+    // SAFETY: integers, and `times`, which outlives the call.
+    unsafe {
+        let clock = made(libc::timerfd_create(libc::CLOCK_MONOTONIC, flags))?;
+        check(libc::timerfd_settime(clock.as_raw_fd(), 0, &raw const times, null_mut()))?;
+        Ok(clock)
+    }
+}
+
 /// Makes an [`event_fd`] readable.
 pub fn event_fd_ring(fd: &OwnedFd) {
     // SAFETY: eight bytes of a live integer. It fails only with a full counter: that is readable.
@@ -426,12 +427,6 @@ pub fn event_fd_drain(fd: &OwnedFd) {
 pub fn pause_ms(ms: u32) {
     // SAFETY: poll with no descriptors is a plain sleep.
     unsafe { libc::poll(null_mut(), 0, ms as c_int) };
-}
-
-/// Makes `place` a copy of `fd`, under the number it has; what it was is closed.
-pub fn replace(place: &OwnedFd, fd: &OwnedFd) -> io::Result<()> {
-    // SAFETY: dup3 takes integers; both descriptors are owned by the caller and stay so.
-    check(unsafe { libc::dup3(fd.as_raw_fd(), place.as_raw_fd(), libc::O_CLOEXEC) }).map(drop)
 }
 
 /// A descriptor that becomes readable when this process ends.
@@ -461,7 +456,6 @@ pub struct Launch<'a> {
 /// Starts a program that has nothing more of the calling process than its folder, limits, output
 /// and errors: a session of its own, no other descriptors, all signals at their defaults and
 /// unblocked. It is nobody's child, so a host that waits for all its children never meets it.
-///
 /// Returns when the program runs, or with the error why it could not be started.
 pub fn launch(launch: Launch<'_>) -> io::Result<()> {
     let mut argv = launch.argv.iter().map(|word| OsStr::from_bytes(word.to_bytes()));

@@ -7,11 +7,10 @@ use std::sync::Arc;
 
 use super::config::wsredis_config;
 use super::guard::{
-    copy_whole, guard, guard_or, object, put, read_sized, room, size_at, slice, text, write_sized,
-    wsredis_status,
+    copy_whole, guard, guard_or, object, put, read_sized, room, slice, text, wsredis_status,
 };
 use crate::config::Config;
-use crate::engine::{Adoption, Engine, Event, Who};
+use crate::engine::{Adoption, Engine, Who};
 use crate::error::{Error, Kind, Result};
 use crate::log::{Level, Log};
 use crate::sys;
@@ -28,7 +27,7 @@ pub struct wsredis_engine {
 ///
 /// # Safety
 /// `pointer` is NULL or a live engine.
-unsafe fn engine_of<'a>(pointer: *const wsredis_engine) -> Result<&'a Engine> {
+pub(super) unsafe fn engine_of<'a>(pointer: *const wsredis_engine) -> Result<&'a Engine> {
     // SAFETY: the caller's promise.
     let engine = unsafe { object(pointer, "engine")? };
     if engine.process != std::process::id() {
@@ -76,8 +75,8 @@ pub(super) fn log_of(sink: wsredis_log_sink, userdata: *mut c_void, config: &Con
 /// Starts an engine with a copy of `config`. Its threads, descriptors and connections come with the
 /// first adopt or publish, so this never waits for Redis. If `config` has `keeper` as a path, the
 /// engine is the keeper's there: the functions and the ownership are the same, and none of them
-/// waits for the keeper, but for answers to `send`, `kick`, `stats` and `health` at most a second. `sink` may be NULL: then nothing is
-/// logged.
+/// waits for the keeper, but `send`, `kick`, `stats` and `health` for its answer, at most a second.
+/// `sink` may be NULL: then nothing is logged.
 ///
 /// *Returns:* `CONFIG` if the settings do not hold together.
 ///
@@ -149,9 +148,12 @@ const ADOPTION_SIZE: usize = offset_of!(wsredis_adoption, path_digest) + size_of
 /// Hands a socket over. The engine writes the answer once the socket's channels are heard, or
 /// writes a 503 itself if the socket does not fit. Never blocks on the network.
 ///
-/// *Returns:* `FD` if `fd` is no stream socket, or a listening one; `GRANT`; `INVALID` for an answer that
-/// is no 101; `BUSY` if the loop's inbox is full; `STOPPED`; `WRONG_PROCESS`; `NO_FILE` or `IO` if
-/// the engine could not begin.
+/// *Returns:* `FD` if `fd` is no stream socket, or a listening one; `GRANT`; `INVALID` for an
+/// answer that is no 101; `BUSY` if the loop's inbox or the keeper's queue is full; `STOPPED`, also
+/// if no keeper is there; `UNSUPPORTED` if it is of another version; `WRONG_PROCESS`; `NO_FILE` or
+/// `IO` if the engine could not begin or the keeper not be reached. After `OK` a keeper may still
+/// refuse the socket by the limits of its own settings: it answers 503, and logs and counts it
+/// there.
 ///
 /// *Ownership:* on `OK` the descriptor is the engine's: the host must not use or close it. On an
 /// error it is still the host's, nothing was written, and the host should answer 503. Everything
@@ -204,7 +206,10 @@ pub unsafe extern "C" fn wsredis_engine_adopt(
 /// Publishes a message to everyone who hears `channel`: in this engine, and with Redis everywhere.
 ///
 /// *Returns:* `OK` when it is queued; messages of one channel keep their order. `INVALID` for a bad
-/// channel name; `BUSY` if a queue is full; `STOPPED`; `WRONG_PROCESS`.
+/// channel name; `LIMIT` for a payload that is too large; `BUSY` if a queue is full, also the
+/// keeper's; `STOPPED`, also if no keeper is there; `UNSUPPORTED` if it is of another version;
+/// `WRONG_PROCESS`; `NO_FILE`; `IO`. After `OK` a keeper may still drop the message by the limits
+/// of its own settings, and logs and counts it there.
 ///
 /// *Ownership:* channel and payload are copied.
 ///
@@ -310,7 +315,8 @@ pub unsafe extern "C" fn wsredis_engine_kick(
 /// Writes the engine's counters to `buf`: one JSON object, NUL-terminated. Before the first adopt
 /// or publish all are 0.
 ///
-/// *Returns:* `LIMIT` if `buf_len` is too small; 4096 bytes are enough.
+/// *Returns:* `LIMIT` if `buf_len` is too small; 4096 bytes are enough. Of a keeper also `BUSY` if
+/// it does not answer; `STOPPED` if it is gone; `UNSUPPORTED`; `WRONG_PROCESS`; `NO_FILE`; `IO`.
 ///
 /// *Ownership:* nothing is kept.
 ///
@@ -337,7 +343,7 @@ pub unsafe extern "C" fn wsredis_engine_stats(
 /// Does the engine hear every channel it should?
 ///
 /// *Returns:* `OK`, or `UNHEALTHY` with the reason as the last error's text; `STOPPED`;
-/// `WRONG_PROCESS`.
+/// `WRONG_PROCESS`; of a keeper also `BUSY` if it does not answer; `UNSUPPORTED`; `NO_FILE`; `IO`.
 ///
 /// *Ownership:* nothing changes hands.
 ///
@@ -351,102 +357,10 @@ pub unsafe extern "C" fn wsredis_engine_health(engine: *const wsredis_engine) ->
     guard(|| unsafe { engine_of(engine)?.health() })
 }
 
-/// A descriptor that is readable while events wait. Events are kept from the first call on, up to
-/// 65,536.
-///
-/// *Returns:* `STOPPED`; `WRONG_PROCESS`; `NO_FILE`.
-///
-/// *Ownership:* the descriptor stays the engine's: poll it, do not read or close it.
-///
-/// *Threads:* any.
-///
-/// # Safety
-/// `engine` is live; `out_fd` has room.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn wsredis_engine_events_fd(
-    engine: *mut wsredis_engine,
-    out_fd: *mut i32,
-) -> wsredis_status {
-    // SAFETY: the caller's promise.
-    guard(|| unsafe { put(out_fd, engine_of(engine)?.events_fd()?, "out_fd") })
-}
-
-/// What happened to a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
-pub enum wsredis_event_kind {
-    /// A socket was adopted.
-    WSREDIS_EVENT_OPENED = 1,
-    /// A socket ended; `code` is the close code, 1006 if there was no close frame.
-    WSREDIS_EVENT_CLOSED = 2,
-    /// Nobody read for too long: `code` events were dropped.
-    WSREDIS_EVENT_OVERFLOW = 3,
-}
-
-/// An event. The host sets `struct_size` before the call.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct wsredis_event {
-    /// `sizeof(wsredis_event)`.
-    pub struct_size: usize,
-    /// A `wsredis_event_kind`.
-    pub kind: u32,
-    /// By kind.
-    pub code: u32,
-    /// The socket's id, NUL-terminated.
-    pub socket_id: [c_char; 64],
-}
-
-/// What every caller's event has at least: that of the first header.
-const EVENT_SIZE: usize = offset_of!(wsredis_event, socket_id) + 64;
-
-/// Takes the next event.
-///
-/// *Returns:* `NOT_FOUND` if none waits; `INVALID` for a wrong `struct_size`.
-///
-/// *Ownership:* the event is copied out.
-///
-/// *Threads:* any; each event is given out once.
-///
-/// # Safety
-/// `engine` is live; `out_event` has room.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn wsredis_engine_next_event(
-    engine: *mut wsredis_engine,
-    out_event: *mut wsredis_event,
-) -> wsredis_status {
-    guard(|| {
-        // SAFETY: the caller's promise.
-        let (engine, size) =
-            unsafe { (engine_of(engine)?, size_at(out_event, EVENT_SIZE, "out_event")?) };
-        let event = engine.next_event()?;
-        let event = event.ok_or_else(|| Error::new(Kind::NotFound, "no event waits"))?;
-        // SAFETY: the caller's promise.
-        unsafe { write_sized(out_event, size, &converted(event)) };
-        Ok(())
-    })
-}
-
-fn converted(event: Event) -> wsredis_event {
-    let (kind, code, id) = match event {
-        Event::Opened(id) => (wsredis_event_kind::WSREDIS_EVENT_OPENED, 0, id),
-        Event::Closed(id, code) => (wsredis_event_kind::WSREDIS_EVENT_CLOSED, code.into(), id),
-        Event::Overflow(n) => {
-            let n = u32::try_from(n).unwrap_or(u32::MAX);
-            (wsredis_event_kind::WSREDIS_EVENT_OVERFLOW, n, String::new())
-        }
-    };
-    let mut socket_id = [0; 64];
-    for (to, from) in socket_id.iter_mut().take(63).zip(id.bytes()) {
-        *to = from as c_char;
-    }
-    wsredis_event { struct_size: size_of::<wsredis_event>(), kind: kind as u32, code, socket_id }
-}
-
 /// Closes all sockets with 1012 and waits until the engine has ended, at most `timeout_ms` and no
 /// longer than the key `stop-timeout`. An engine in a keeper is only let go of: it and its sockets
-/// stay. Later calls return `STOPPED`. Async-signal-safe: it may be called from a signal handler or an exit
-/// handler.
+/// stay. Later calls return `STOPPED`. Async-signal-safe: it may be called from a signal handler or
+/// an exit handler.
 ///
 /// *Returns:* `BUSY` if the time was not enough; the engine ends all the same. `WRONG_PROCESS`.
 /// There is no text for its errors.

@@ -63,17 +63,17 @@ unsafe fn command_of(command: *const wsredis_keeper_command) -> Result<Command> 
 }
 
 /// Is a keeper until its end: it holds the sockets of every host whose settings have the same
-/// `keeper` path. It takes over from a keeper that runs there. SIGTERM, SIGINT and SIGQUIT end it in
-/// order: every socket is closed with 1012 within `stop-timeout`. With `leased` 1, and once a host
-/// held its lease, it ends when nobody has held one for `keeper-grace`, with 1001.
+/// `keeper` path. It takes over from a keeper that runs there. SIGTERM, SIGINT and SIGQUIT end it
+/// in order: every socket is closed with 1012 within `stop-timeout`. With `leased` 1, and once a
+/// host held its lease, it ends when nobody has held one for `keeper-grace`, with 1001.
 ///
 /// For a process of its own: signals are blocked, SIGHUP and SIGPIPE are ignored from here on.
 ///
 /// *Returns:* `OK` at its end; `CONFIG` for settings that do not hold together or have no path;
 /// `IO` or `BUSY` if it can not have its place.
 ///
-/// *Ownership:* `config` stays the caller's. `sink` may be NULL: lines go to standard error. It gets
-/// what could not be told to a host.
+/// *Ownership:* `config` stays the caller's. `sink` may be NULL: lines go to standard error. It
+/// gets what could not be told to a host.
 ///
 /// *Threads:* the process's first, before there are others.
 ///
@@ -95,12 +95,12 @@ pub unsafe extern "C" fn wsredis_keeper_run(
     })
 }
 
-/// Makes sure that the keeper of these settings runs, and holds its lease until this process ends or
-/// executes another program; children that it forks hold it, too. A keeper that was built or
+/// Makes sure that the keeper of these settings runs, and holds its lease until this process ends
+/// or executes another program; children that it forks hold it, too. A keeper that was built or
 /// configured otherwise hands everything over to the new one.
 ///
-/// *Returns:* `STOPPED` if it does not run after `timeout_ms`; the text says why. `CONFIG` without a
-/// path; `INVALID`; `IO`.
+/// *Returns:* `STOPPED` if it does not run after `timeout_ms`; the text says why. `CONFIG` without
+/// a path; `INVALID`; `IO`.
 ///
 /// *Ownership:* everything stays the caller's. One descriptor stays open, closed on exec.
 ///
@@ -173,8 +173,8 @@ pub unsafe extern "C" fn wsredis_keeper_watch(
     })
 }
 
-/// Tells the keeper of these settings to close all sockets with 1012 and to end, and waits for that,
-/// at most `timeout_ms` and no longer than its `stop-timeout`.
+/// Tells the keeper of these settings to close all sockets with 1012 and to end, and waits for
+/// that, at most `timeout_ms` and no longer than its `stop-timeout`.
 ///
 /// *Returns:* `OK` also if none runs; `BUSY` if the time was not enough; `CONFIG` without a path.
 ///

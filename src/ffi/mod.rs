@@ -1,4 +1,4 @@
-//! The C ABI: every function of `include/wsredis.h`, in four groups. Each checks, converts, calls
+//! The C ABI: every function of `include/wsredis.h`, in five groups. Each checks, converts, calls
 //! the floor below and converts back; nothing is decided here.
 //!
 //! An argument that is an enum in C comes as an integer and is checked: C can pass any.
@@ -6,6 +6,7 @@
 
 mod config;
 mod engine;
+mod events;
 mod guard;
 mod handshake;
 mod keeper;
@@ -14,6 +15,7 @@ use std::ffi::c_char;
 
 pub use config::*;
 pub use engine::*;
+pub use events::*;
 pub use guard::wsredis_status;
 pub use handshake::*;
 pub use keeper::*;

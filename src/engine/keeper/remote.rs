@@ -3,7 +3,7 @@
 //! Any thread may call. Three connections, one each to adopt, to publish and to ask, so that a
 //! message the keeper holds back does not hold up a handshake; each is opened at its first use and
 //! once more when it was lost. Handing over never waits: a full queue is `Busy`, at once. Only a
-//! question waits for its answer, at most [`ANSWER_MS`].
+//! question waits for its turn and its answer, at most [`ANSWER`]. A fourth brings events.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
+use mio::unix::SourceFd;
+use mio::{Interest, Poll, Token};
 use parking_lot::Mutex;
 
 use super::super::events::Event;
@@ -25,8 +27,8 @@ use crate::error::{Error, Kind, Result};
 use crate::log::{Level, Log};
 use crate::sys;
 
-/// How long a question waits for its answer.
-const ANSWER_MS: u64 = 1_000;
+/// How long a question waits for its turn and its answer.
+const ANSWER: Duration = Duration::from_secs(1);
 
 /// A handle to an engine that lives in a keeper.
 pub struct Remote {
@@ -35,10 +37,12 @@ pub struct Remote {
     path: PathBuf,
     process: u32,
     stopped: AtomicBool,
+    /// The keeper last heard was of another version: a new connection waits for its Welcome.
+    mismatched: AtomicBool,
     adopting: Mutex<Line>,
     publishing: Mutex<Line>,
     asking: Mutex<Line>,
-    watching: Mutex<Line>,
+    watching: Mutex<Option<Watcher>>,
     /// What this host refuses, and what of it the keeper knows.
     refusals: Arc<Refusals>,
     told: Mutex<[u64; Refusal::ALL.len()]>,
@@ -48,9 +52,57 @@ pub struct Remote {
 #[derive(Default)]
 struct Line {
     connection: Option<OwnedFd>,
+    /// Of the keeper behind it, once it has said so.
+    version: Option<u8>,
     buffer: Vec<u8>,
     /// The number of the last question.
     asked: u64,
+}
+
+impl Line {
+    fn close(&mut self) {
+        self.connection = None;
+        self.version = None;
+    }
+}
+
+/// What brings events. The host polls the set, which stays whatever becomes of the keeper.
+struct Watcher {
+    /// Holds the connection or, while there is none, the clock.
+    set: Poll,
+    /// Wakes the host now and then to look for another keeper.
+    clock: OwnedFd,
+    connection: Option<OwnedFd>,
+    /// The keeper was asked for events.
+    watches: bool,
+    buffer: Vec<u8>,
+}
+
+impl Watcher {
+    fn new() -> io::Result<Self> {
+        let (set, clock) = (Poll::new()?, sys::clock()?);
+        add(&set, &clock)?;
+        Ok(Watcher { set, clock, connection: None, watches: false, buffer: Vec::new() })
+    }
+
+    /// Puts a connection into the set instead of the clock, or the clock instead of a lost one.
+    fn hold(&mut self, connection: Option<OwnedFd>) -> Result<()> {
+        add(&self.set, connection.as_ref().unwrap_or(&self.clock)).map_err(|e| not_watching(&e))?;
+        // Before it is closed: a child's copy would keep it in the set.
+        let old = self.connection.as_ref().unwrap_or(&self.clock).as_raw_fd();
+        let _ = self.set.registry().deregister(&mut SourceFd(&old));
+        self.connection = connection;
+        self.watches = false;
+        Ok(())
+    }
+}
+
+fn add(set: &Poll, fd: &OwnedFd) -> io::Result<()> {
+    set.registry().register(&mut SourceFd(&fd.as_raw_fd()), Token(0), Interest::READABLE)
+}
+
+fn not_watching(error: &io::Error) -> Error {
+    Error::io("watching the keeper", error)
 }
 
 impl Remote {
@@ -63,6 +115,7 @@ impl Remote {
             path,
             process: std::process::id(),
             stopped: AtomicBool::new(false),
+            mismatched: AtomicBool::new(false),
             adopting: Mutex::default(),
             publishing: Mutex::default(),
             asking: Mutex::default(),
@@ -135,38 +188,73 @@ impl Remote {
         self.ask(Question::Health).map(drop)
     }
 
-    /// The descriptor that is readable while events wait: a connection of its own.
+    /// The descriptor that is readable while events wait and, while there is no keeper, about once
+    /// a second: then [`Remote::next_event`] looks for one.
     pub fn events_fd(&self) -> Result<RawFd> {
-        let line = &mut self.watching.lock();
-        if line.connection.is_none() {
-            self.post(line, &Message::Watch, &[])?;
+        self.check_alive()?;
+        let watching = &mut *self.watching.lock();
+        if watching.is_none() {
+            let mut watcher = Watcher::new().map_err(|e| not_watching(&e))?;
+            self.look(&mut watcher)?;
+            // Not to miss what happens until its Welcome is heard.
+            if let Some(connection) = &watcher.connection
+                && !self.mismatched.load(SeqCst)
+            {
+                watcher.watches = wire::send(connection, &Message::Watch, &[]).is_ok();
+            }
+            *watching = Some(watcher);
         }
-        line.connection.as_ref().map(AsRawFd::as_raw_fd).ok_or_else(local::stopped)
+        watching.as_ref().map(|watcher| watcher.set.as_raw_fd()).ok_or_else(local::stopped)
     }
 
-    /// The next event. When the keeper was lost and another is there, the descriptor stays and an
-    /// overflow says that events are missing.
+    /// The next event. While the keeper is gone there is none; an overflow says that another one is
+    /// there and that events are missing.
     pub fn next_event(&self) -> Result<Option<Event>> {
-        let line = &mut *self.watching.lock();
-        loop {
-            let Some(connection) = &line.connection else { return Ok(None) };
-            let packet = match wire::receive(connection, &mut line.buffer) {
+        self.check_alive()?;
+        let Some(watcher) = &mut *self.watching.lock() else { return Ok(None) };
+        self.look(watcher)?;
+        while let Some(connection) = &watcher.connection {
+            let packet = match wire::receive(connection, &mut watcher.buffer) {
                 Ok(packet) => packet,
-                Err(Fault::Nothing) => return Ok(None),
+                Err(Fault::Nothing) => break,
                 Err(Fault::End | Fault::Garbage(..)) => {
-                    let another = self.connect()?;
-                    wire::send(&another, &Message::Watch, &[]).map_err(|e| self.lost(&e))?;
-                    // The host polls this number.
-                    sys::replace(connection, &another).map_err(|e| self.lost(&e))?;
-                    return Ok(Some(Event::Overflow(0)));
+                    watcher.hold(None)?;
+                    break;
                 }
             };
             match packet.message() {
                 Ok(Message::Opened(id)) => return Ok(Some(Event::Opened(id.into()))),
                 Ok(Message::Closed(id, code)) => return Ok(Some(Event::Closed(id.into(), code))),
                 Ok(Message::Overflow(n)) => return Ok(Some(Event::Overflow(n))),
+                Ok(Message::Welcome { .. }) => {
+                    let known = self.note_version(packet.version());
+                    let watches = watcher.watches;
+                    let ask = || watches || wire::send(connection, &Message::Watch, &[]).is_ok();
+                    if known.is_err() || !ask() {
+                        watcher.hold(None)?;
+                        return known.map(|()| None);
+                    }
+                    watcher.watches = true;
+                    if !watches {
+                        return Ok(Some(Event::Overflow(0)));
+                    }
+                }
                 _ => {}
             }
+        }
+        Ok(None)
+    }
+
+    /// Looks for a keeper, if none is watched. That there is none is no error.
+    fn look(&self, watcher: &mut Watcher) -> Result<()> {
+        if watcher.connection.is_some() {
+            return Ok(());
+        }
+        sys::event_fd_drain(&watcher.clock);
+        match self.connect() {
+            Ok(connection) => watcher.hold(Some(connection)),
+            Err(error) if matches!(error.kind, Kind::Stopped | Kind::Busy) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
@@ -181,17 +269,24 @@ impl Remote {
         for _ in 0..2 {
             if line.connection.is_none() {
                 line.connection = Some(self.connect()?);
-            } else {
-                self.hear(line)?;
             }
+            self.hear(line)?;
             let Some(connection) = &line.connection else { continue };
+            match line.version {
+                Some(version) => check_version(version)?,
+                None if self.mismatched.load(SeqCst) => {
+                    let text = "the keeper was of another version and has not said yet what it is";
+                    return Err(Error::new(Kind::Busy, text));
+                }
+                None => {}
+            }
             match wire::send(connection, message, descriptors) {
                 Ok(()) => return Ok(()),
                 Err(error) if super::is_full(&error) => {
                     let text = "the keeper's queue is full: it is busy or stands still";
                     return Err(Error::new(Kind::Busy, text));
                 }
-                Err(error) if is_lost(&error) => line.connection = None,
+                Err(error) if is_lost(&error) => line.close(),
                 Err(error) => return Err(Error::io("handing over to the keeper", &error)),
             }
         }
@@ -202,9 +297,9 @@ impl Remote {
     fn hear(&self, line: &mut Line) -> Result<()> {
         while let Some(connection) = &line.connection {
             match wire::receive(connection, &mut line.buffer) {
-                Ok(packet) => check_version(&packet)?,
+                Ok(packet) => self.heed(line, &packet)?,
                 Err(Fault::Nothing) => break,
-                Err(Fault::End | Fault::Garbage(..)) => line.connection = None,
+                Err(Fault::End | Fault::Garbage(..)) => line.close(),
             }
         }
         Ok(())
@@ -234,11 +329,11 @@ impl Remote {
     }
 
     fn ask(&self, question: Question) -> Result<String> {
-        let line = &mut *self.asking.lock();
+        let until = Instant::now() + ANSWER;
+        let line = &mut *self.asking.try_lock_until(until).ok_or_else(no_answer)?;
         self.tell_refusals(line);
         line.asked += 1;
         let message = Message::Ask { number: line.asked, question };
-        let until = Instant::now() + Duration::from_millis(ANSWER_MS);
         for _ in 0..2 {
             self.post(line, &message, &[])?;
             if let Some(answer) = self.answer(line, until)? {
@@ -257,20 +352,36 @@ impl Remote {
                         let failed = |(kind, text): (Kind, &str)| Error::new(kind, text);
                         return Ok(Some(answer.map(str::to_owned).map_err(failed)));
                     }
-                    _ => check_version(&packet)?,
+                    _ => self.heed(line, &packet)?,
                 },
-                Err(Fault::End | Fault::Garbage(..)) => line.connection = None,
+                Err(Fault::End | Fault::Garbage(..)) => line.close(),
                 Err(Fault::Nothing) => {
                     let left = until.saturating_duration_since(Instant::now());
                     if !sys::wait_readable(connection, left.as_millis() as u32).unwrap_or(false) {
-                        line.connection = None; // Its answer would be the next question's.
-                        let text = "the keeper does not answer: it is busy or stands still";
-                        return Err(Error::new(Kind::Busy, text));
+                        line.close(); // Nobody waits for its answer any more.
+                        return Err(no_answer());
                     }
                 }
             }
         }
         Ok(None)
+    }
+
+    /// Notes what the keeper says of itself.
+    fn heed(&self, line: &mut Line, packet: &Packet) -> Result<()> {
+        match packet.message() {
+            Ok(Message::Welcome { .. }) => {
+                line.version = Some(packet.version());
+                self.note_version(packet.version())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Is the keeper that says so of our version? Connections to come are warned.
+    fn note_version(&self, version: u8) -> Result<()> {
+        self.mismatched.store(version != wire::VERSION, SeqCst);
+        check_version(version)
     }
 
     fn connect(&self) -> Result<OwnedFd> {
@@ -287,15 +398,16 @@ impl Remote {
     }
 }
 
-/// Every packet of a keeper of another version says so.
-fn check_version(packet: &Packet) -> Result<()> {
-    match packet.message() {
-        Ok(Message::Welcome { .. }) if packet.version() != wire::VERSION => {
-            let text = "the keeper is of another version of wsredis: restart the older side";
-            Err(Error::new(Kind::Unsupported, text))
-        }
-        _ => Ok(()),
+fn check_version(version: u8) -> Result<()> {
+    if version == wire::VERSION {
+        return Ok(());
     }
+    let text = "the keeper is of another version of wsredis: restart the older side";
+    Err(Error::new(Kind::Unsupported, text))
+}
+
+fn no_answer() -> Error {
+    Error::new(Kind::Busy, "the keeper does not answer: it is busy or stands still")
 }
 
 fn is_lost(error: &io::Error) -> bool {
