@@ -86,7 +86,8 @@ impl Moving {
 impl Local {
     /// Takes everything out of the loops, after at most `settle` for what is under way. The loops
     /// are empty then, run on, and can import. Who has sent a message that Redis was told of and has
-    /// not answered by then is told, as when the link is lost. Nobody may publish, adopt, export or import meanwhile.
+    /// not answered by then is told, as when the link is lost; what Redis was never told of goes
+    /// along. Nobody may publish, adopt, export or import meanwhile.
     ///
     /// # Errors
     /// `Stopped`, or `Busy` if a loop does not answer: then all sockets are still here.
