@@ -434,6 +434,12 @@ pub fn replace(place: &OwnedFd, fd: &OwnedFd) -> io::Result<()> {
     check(unsafe { libc::dup3(fd.as_raw_fd(), place.as_raw_fd(), libc::O_CLOEXEC) }).map(drop)
 }
 
+/// A descriptor that becomes readable when this process ends.
+pub fn process_handle(process: u32) -> io::Result<OwnedFd> {
+    // SAFETY: pidfd_open takes integers.
+    made(unsafe { libc::syscall(libc::SYS_pidfd_open, process, 0) } as c_int)
+}
+
 /// The user whose rights the process has (its effective user id).
 pub fn user_id() -> u32 {
     // SAFETY: geteuid takes nothing and always succeeds.

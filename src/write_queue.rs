@@ -100,6 +100,14 @@ pub struct QueueState {
     age: u32,
 }
 
+impl QueueState {
+    /// How many bytes it holds.
+    #[allow(clippy::len_without_is_empty, reason = "nobody asks")]
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
 #[cfg(test)]
 impl QueueState {
     /// One with a different value in each field.

@@ -4,8 +4,9 @@
  * own, so that nothing that happens to workers touches one. The master makes a private folder for
  * the keeper's path and starts it before any fork; a gateway of uWSGI's watches it, prints its log
  * and starts another if it dies. uWSGI kills gateways when a reload begins, and then the master's
- * own lease counts. The keeper is this same binary, executed anew with only this plugin: nothing of
- * the app is in it. Who listens, who leases and how a successor takes over is the library's.
+ * own lease counts; it takes one of each keeper. The keeper is this same binary, executed anew with
+ * only this plugin: nothing of the app is in it. Who listens, who leases and how a successor takes
+ * over is the library's.
  */
 #include "plugin.h"
 
@@ -244,6 +245,15 @@ void plugin_start_keeper(void)
 		exit(1);
 	}
 	/* A reload must not end the site: the gateway goes on trying. */
+}
+
+/* Also while a reload waits for busy workers: there is no other lease then. */
+void plugin_hold_keeper(void)
+{
+	if (!plugin_has_keeper || uwsgi_instance_is_dying)
+		return;
+	if (wsredis_keeper_hold(plugin_config) != WSREDIS_STATUS_OK)
+		return; /* the gateway is about to start another, and says why it can not */
 }
 
 void plugin_before_reload(void)

@@ -69,6 +69,9 @@ char *plugin_choose_keeper(void);
 /* Makes sure that the keeper runs. In the master, before any fork; may replace plugin_config. */
 void plugin_start_keeper(void);
 
+/* In the master's loop, at least once a second: never waits. */
+void plugin_hold_keeper(void);
+
 /* The master is about to execute itself. */
 void plugin_before_reload(void);
 

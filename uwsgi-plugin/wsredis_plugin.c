@@ -277,5 +277,6 @@ __attribute__((visibility("default"))) struct uwsgi_plugin wsredis_plugin = {
 	.post_fork = plugin_post_fork,
 	.rpc = plugin_rpc,
 	.atexit = plugin_atexit,
+	.master_cycle = plugin_hold_keeper,
 	.master_cleanup = plugin_before_reload,
 };

@@ -333,6 +333,12 @@ impl Local {
         self.running.get().is_some() || self.stopped.load(SeqCst)
     }
 
+    /// Has a loop ended by itself? Then nothing more can be adopted or published.
+    pub(super) fn has_failed(&self) -> bool {
+        let ports = self.running.get().map_or(&[][..], |running| &running.shared.ports);
+        ports.iter().any(|port| port.ended.load(SeqCst))
+    }
+
     /// How many sockets there are now.
     pub fn sockets(&self) -> u64 {
         let ports = self.running.get().map_or(&[][..], |running| &running.shared.ports);

@@ -127,6 +127,27 @@ pub unsafe extern "C" fn wsredis_keeper_start(
     })
 }
 
+/// Takes the lease of the keeper of these settings anew, if the keeper that
+/// `wsredis_keeper_start` had it of is gone. To be called now and then by who called that.
+///
+/// *Returns:* `OK` also if it is held already; `STOPPED` if no keeper is there; `BUSY` if it does
+/// not accept anybody just now; `CONFIG` without a path.
+///
+/// *Ownership:* as of `wsredis_keeper_start`.
+///
+/// *Threads:* any; never blocks.
+///
+/// # Safety
+/// `config` is live.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wsredis_keeper_hold(config: *const wsredis_config) -> wsredis_status {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let config = unsafe { object(config, "config")? };
+        keeper::hold(&config.config)
+    })
+}
+
 /// Holds a lease of the keeper of these settings, gives its log lines to `sink`, and starts another
 /// one when it has died. For a process or thread of its own: it returns only on a wrong argument.
 ///

@@ -40,6 +40,13 @@ pub struct SocketState {
     limit_in: u64,
 }
 
+impl SocketState {
+    /// How many bytes wait in it.
+    pub fn bytes(&self) -> usize {
+        self.input.len() + self.queue.len()
+    }
+}
+
 #[cfg(test)]
 impl SocketState {
     /// One with a different value in each field.

@@ -6,6 +6,7 @@
 pub mod browser;
 pub mod engine;
 pub mod fake_redis;
+pub mod keeper;
 pub mod real_redis;
 
 use std::time::{Duration, Instant};

@@ -58,6 +58,14 @@ def grant(environ, start_response, query):
             yield environ['wsgi.input'].read()
 
         return late()
+    if how == 'late-sleep':
+
+        def slow():
+            yield b'first'
+            time.sleep(float(query['late'][0]))
+            yield b'last'
+
+        return slow()
     return [body]
 
 

@@ -6,8 +6,7 @@
 //! sends wrongly costs only that peer its connection.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +18,7 @@ use super::super::inbox::Adoption;
 use super::super::local::Local;
 use super::super::stats::Refusals;
 use super::peer::{Held, Peer};
+use super::place::Place;
 use super::voice::Voice;
 use super::wire::{self, Fault, Message, Packet, Question};
 use super::{Identity, check_user, handover};
@@ -35,17 +35,9 @@ const EVENTS: Token = Token(usize::MAX - 2);
 const RETRY: Duration = Duration::from_millis(2);
 /// Packets of one peer in a row; then the others have their turn.
 const BUDGET: usize = 64;
-/// The path, and what makes it this keeper's. Both go to a successor.
-pub(super) struct Entrance {
-    pub path: PathBuf,
-    pub listener: OwnedFd,
-    /// Locked for as long as any keeper is at this path.
-    pub lock: OwnedFd,
-}
-
 /// How a keeper's life ends.
 pub(super) enum End {
-    /// Its sockets are closed; the path is to be removed.
+    /// Its sockets are closed and its path is removed.
     Closed,
     /// Everything is a successor's, the path too.
     HandedOver,
@@ -54,7 +46,7 @@ pub(super) enum End {
 /// The keeper, while it serves.
 pub(super) struct Door {
     poll: Poll,
-    pub entrance: Entrance,
+    pub entrance: Place,
     /// Kept open: its end is what the poll waits for.
     _signals: OwnedFd,
     pub engine: Local,
@@ -72,13 +64,17 @@ pub(super) struct Door {
     /// A connection could not be accepted.
     accept_again: bool,
     watched: bool,
-    buffer: Vec<u8>,
+    pub buffer: Vec<u8>,
+    /// Descriptors are nearly used up: no more are taken in.
+    is_short: bool,
+    /// No socket is taken any more.
+    pub is_ending: bool,
 }
 
 impl Door {
     /// A keeper that has its place and does not serve yet.
     pub fn new(
-        entrance: Entrance,
+        entrance: Place,
         signals: OwnedFd,
         engine: Local,
         identity: Identity,
@@ -109,11 +105,13 @@ impl Door {
             accept_again: true,
             watched: false,
             buffer: Vec::new(),
+            is_short: false,
+            is_ending: false,
         })
     }
 
     /// Serves until the end.
-    pub fn serve(mut self) -> Result<End> {
+    pub fn serve(&mut self) -> Result<End> {
         let mut events = Events::with_capacity(256);
         loop {
             self.mind_the_lease();
@@ -140,17 +138,38 @@ impl Door {
             if self.accept_again {
                 self.accept();
             }
+            self.look_at_descriptors();
             if let Some(end) = self.read_peers() {
                 return Ok(end);
+            }
+            if self.engine.has_failed() {
+                self.close(Cause::Restart, u32::MAX);
+                return Err(Error::new(Kind::Stopped, "a loop has ended: see the line above"));
             }
         }
     }
 
+    /// What is read may bring descriptors. While few are left nothing is read: the hosts' queues
+    /// fill, and then they are the ones to answer 503.
+    fn look_at_descriptors(&mut self) {
+        if self.is_short {
+            // The kernel gives the lowest free number.
+            let lowest = self.entrance.lock.try_clone().map_or(RawFd::MAX, |fd| fd.as_raw_fd());
+            self.is_short = self.is_scarce(lowest);
+        }
+    }
+
+    fn is_scarce(&self, number: RawFd) -> bool {
+        let spare = (self.engine.config().fd_reserve as u64 / 2).max(8);
+        number as u64 + spare >= sys::max_open_files()
+    }
+
     fn timeout(&self) -> Option<Duration> {
-        if !self.unread.is_empty() {
+        if !self.unread.is_empty() && !self.is_short {
             return Some(Duration::ZERO);
         }
-        let retry = self.accept_again || self.peers.iter().any(|(_, peer)| peer.held.is_some());
+        let waits = self.accept_again || self.is_short;
+        let retry = waits || self.peers.iter().any(|(_, peer)| peer.held.is_some());
         let retry = retry.then_some(RETRY);
         let left = self.ends_at.map(|at| at.saturating_duration_since(Instant::now()));
         // Rounded up: waking too early would be waking twice.
@@ -167,7 +186,7 @@ impl Door {
         }
     }
 
-    fn accept(&mut self) {
+    pub fn accept(&mut self) {
         loop {
             self.accept_again = false;
             let connection = match sys::packet_accept(&self.entrance.listener) {
@@ -193,9 +212,9 @@ impl Door {
                 fingerprint: self.identity.fingerprint,
                 process: std::process::id(),
             };
-            if wire::send(&connection, &welcome, &[]).is_ok() {
-                self.admit(Peer::new(connection));
-            }
+            // Who has gone already may have left something behind.
+            let _ = wire::send(&connection, &welcome, &[]);
+            self.admit(Peer::new(connection));
         }
     }
 
@@ -226,6 +245,13 @@ impl Door {
         Some(peer)
     }
 
+    /// Reads all peers once. True if more waits: from them, or for the engine.
+    pub fn read_all(&mut self) -> bool {
+        self.unread.extend(self.peers.iter().map(|(index, _)| index));
+        let _ = self.read_peers(); // Already ending.
+        !self.unread.is_empty() || self.peers.iter().any(|(_, peer)| peer.held.is_some())
+    }
+
     fn read_peers(&mut self) -> Option<End> {
         let held: Vec<usize> =
             self.peers.iter().filter(|(_, peer)| peer.held.is_some()).map(|(i, _)| i).collect();
@@ -250,13 +276,16 @@ impl Door {
                     return None;
                 }
             }
+            if self.is_short {
+                break;
+            }
             let peer = self.peers.get_mut(index)?;
             match wire::receive(&peer.connection, &mut self.buffer) {
                 Ok(packet) => match self.heard(index, packet) {
                     Ok(None) => {}
                     Ok(end) => return end,
                     Err((why, descriptors)) => {
-                        self.complain(index, why, &descriptors);
+                        self.complain(index, why, descriptors);
                         return None;
                     }
                 },
@@ -269,7 +298,7 @@ impl Door {
                     return None;
                 }
                 Err(Fault::Garbage(why, descriptors)) => {
-                    self.complain(index, why, &descriptors);
+                    self.complain(index, why, descriptors);
                     return None;
                 }
             }
@@ -278,18 +307,25 @@ impl Door {
         None
     }
 
-    /// A peer that does not keep to the rules goes. A socket that came with what was not understood
-    /// still gets its HTTP answer.
-    fn complain(&mut self, index: usize, why: &str, descriptors: &[OwnedFd]) {
+    /// A peer that does not keep to the rules goes. Sockets that came with what was not understood,
+    /// or wait behind it, still get their HTTP answer.
+    fn complain(&mut self, index: usize, why: &str, mut descriptors: Vec<OwnedFd>) {
         self.log.limited(Level::Warn, "keeper_garbage", || {
             format!("wsredis: keeper closes the connection of a host: {why}")
         });
-        for descriptor in descriptors {
-            if sys::check_stream_socket(descriptor.as_raw_fd()).is_ok() {
-                self.refuse(descriptor, Refusal::Full);
+        let Some(peer) = self.dismiss(index) else { return };
+        loop {
+            for descriptor in descriptors {
+                if sys::check_stream_socket(descriptor.as_raw_fd()).is_ok() {
+                    self.refuse(&descriptor, Refusal::Full);
+                }
             }
+            descriptors = match wire::receive(&peer.connection, &mut self.buffer) {
+                Ok(packet) => packet.descriptors,
+                Err(Fault::Garbage(_, descriptors)) => descriptors,
+                Err(Fault::Nothing | Fault::End) => return,
+            };
         }
-        self.dismiss(index);
     }
 
     /// One packet of a peer. An error: it is not allowed, and what it brought is given back.
@@ -323,8 +359,14 @@ impl Door {
                     });
                     return Err(("it sent a descriptor that is no connection", descriptors));
                 }
+                let fd = descriptors.remove(0);
+                self.is_short |= self.is_scarce(fd.as_raw_fd());
+                if self.is_ending {
+                    self.refuse(&fd, Refusal::Full);
+                    return Ok(None);
+                }
                 let adoption = Adoption {
-                    fd: descriptors.remove(0),
+                    fd,
                     grant: grant.to_vec(),
                     answer: answer.to_vec(),
                     leftover: leftover.to_vec(),
@@ -350,7 +392,8 @@ impl Door {
                 let answer = answer.as_deref().map_err(|error| (error.kind, error.text.as_str()));
                 let message = Message::Answer { number, answer };
                 let sent = wire::send(&self.peers[index].connection, &message, &[]);
-                if sent.is_err() {
+                // Who did not wait has gone: its end is heard next.
+                if sent.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
                     return Err(("it asks and does not read the answers", descriptors));
                 }
             }
@@ -361,10 +404,12 @@ impl Door {
             Message::Lease { logs } => {
                 let peer = &mut self.peers[index];
                 (peer.lease, peer.logs) = (true, logs);
+                self.leased = true; // Also if it is gone by the next look.
                 if logs {
                     self.voice.speak_to(&peer.connection);
                 }
             }
+            Message::Stop { .. } | Message::Retire | Message::TakeOver if self.is_ending => {}
             Message::Stop { timeout_ms } => {
                 self.log.line(Level::Info, "wsredis: keeper was told to end by its host");
                 return Ok(Some(self.close(Cause::Restart, timeout_ms)));
@@ -438,7 +483,7 @@ impl Door {
         }
     }
 
-    fn tell_events(&mut self) {
+    pub fn tell_events(&mut self) {
         while let Some(event) = self.engine.next_event() {
             for (_, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.watches) {
                 peer.queue_event(&event);
@@ -446,51 +491,6 @@ impl Door {
         }
         for (_, peer) in &mut self.peers {
             peer.flush_events();
-        }
-    }
-
-    // The end.
-
-    /// Closes all sockets and waits for that. Handshakes that wait already get a 503.
-    fn close(&mut self, cause: Cause, timeout_ms: u32) -> End {
-        let ended = self.engine.stop_with(cause, timeout_ms);
-        if !ended {
-            self.log.line(Level::Warn, "wsredis: keeper ends with sockets that were not closed");
-        }
-        self.refuse_the_rest();
-        End::Closed
-    }
-
-    /// Makes room for a successor that can not take over: it has the path already.
-    fn retire(&mut self) -> End {
-        let over = self.engine.config().gap_spread;
-        let text = "wsredis: keeper makes room for one of another version: its browsers come back";
-        self.log.line(Level::Warn, text);
-        let _ = self.engine.disperse(Cause::Restart, over);
-        let until = Instant::now() + over;
-        let mut events = Events::with_capacity(16);
-        while self.engine.sockets() > 0 && Instant::now() < until {
-            // Nothing is served any more but what hosts had handed over before.
-            let _ = self.poll.poll(&mut events, Some(Duration::from_millis(50)));
-        }
-        self.close(Cause::Restart, u32::MAX);
-        End::HandedOver
-    }
-
-    fn refuse_the_rest(&mut self) {
-        self.accept();
-        for index in 0..self.peers.capacity() {
-            let Some(peer) = self.peers.get_mut(index) else { continue };
-            let mut sockets = Vec::new();
-            while let Ok(packet) = wire::receive(&peer.connection, &mut self.buffer) {
-                sockets.extend(packet.descriptors);
-            }
-            if let Some(Held::Socket(adoption)) = peer.held.take() {
-                sockets.push(adoption.fd);
-            }
-            for socket in sockets {
-                self.refuse(&socket, Refusal::Full);
-            }
         }
     }
 }

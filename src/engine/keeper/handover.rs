@@ -6,7 +6,6 @@
 //! had. If the predecessor dies, the successor serves what it was given.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -27,7 +26,12 @@ use crate::sys;
 /// How long the loops may take to finish what is under way with Redis. Nobody is served meanwhile.
 const SETTLE: Duration = Duration::from_millis(100);
 /// How long one side waits for the other's next word.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a process takes to die once its connections are closed.
+const DEATH_MS: u32 = 1_000;
+/// A packet is full when so many bytes wait in its sockets.
+const CHUNK: usize = 16 << 20;
 
 /// What goes over, in this order.
 #[derive(Serialize, Deserialize)]
@@ -79,6 +83,11 @@ pub(super) fn give(door: &mut Door, index: usize) -> Option<End> {
     let given = give_all(door, &successor, &state).and_then(|()| wait_until_taken(&successor));
     match given {
         Ok(()) => {
+            for index in 0..door.peers.capacity() {
+                if let Some(Held::Socket(adoption)) = held_of(door, index) {
+                    door.refuse(&adoption.fd, Refusal::Full);
+                }
+            }
             let took = begin.elapsed().as_millis();
             let text = format!("wsredis: keeper handed {count} sockets over in {took} ms");
             door.log.line(Level::Info, &text);
@@ -87,14 +96,18 @@ pub(super) fn give(door: &mut Door, index: usize) -> Option<End> {
         Err(error) => {
             let text = format!("wsredis: keeper goes on, its successor has failed: {error}");
             door.log.line(Level::Error, &text);
-            let _ = say(&successor, &Part::Abort(error.text), &[]);
+            // Without room for it the end of the connection says so: nobody waits any longer.
+            let _ = wire::send(&successor, &Part::Abort(error.text), &[]);
             if let Err(error) = door.engine.import(state, true) {
-                door.log.line(Level::Error, &format!("wsredis: keeper ends: {error}"));
-                return Some(End::Closed);
+                door.log.line(Level::Error, &format!("wsredis: taking them back: {error}"));
             }
             None
         }
     }
+}
+
+fn held_of(door: &mut Door, index: usize) -> Option<Held> {
+    door.peers.get_mut(index)?.held.take()
 }
 
 fn give_all(door: &mut Door, successor: &OwnedFd, state: &EngineState) -> Result<()> {
@@ -104,22 +117,18 @@ fn give_all(door: &mut Door, successor: &OwnedFd, state: &EngineState) -> Result
         let (fds, link): (Vec<RawFd>, _) =
             (link.iter().map(|(fd, _)| fd.as_raw_fd()).collect(), link.map(|(_, link)| link));
         say(successor, &BorrowedPart::Loop(&state.channels, link, &state.waiting), &fds)?;
-        for sockets in state.sockets.chunks(sys::MAX_DESCRIPTORS - 1) {
+        for sockets in chunks(&state.sockets) {
             let fds: Vec<RawFd> = sockets.iter().map(|(fd, _)| fd.as_raw_fd()).collect();
             let states = sockets.iter().map(|(_, state)| state).collect();
             say(successor, &BorrowedPart::Sockets(states), &fds)?;
         }
     }
+    door.tell_events();
     let peers: Vec<usize> = door.peers.iter().map(|(index, _)| index).collect();
     for peers in peers.chunks(sys::MAX_DESCRIPTORS - 1) {
         let mut states = Vec::new();
         let mut fds = Vec::new();
         for index in peers {
-            if let Some(Held::Socket(adoption)) =
-                door.peers[*index].held.take_if(|held| matches!(held, Held::Socket(_)))
-            {
-                door.refuse(&adoption.fd, Refusal::Full);
-            }
             let peer = &door.peers[*index];
             states.push(peer.state());
             fds.push(peer.connection.as_raw_fd());
@@ -128,6 +137,21 @@ fn give_all(door: &mut Door, successor: &OwnedFd, state: &EngineState) -> Result
     }
     let fds = [door.entrance.listener.as_raw_fd(), door.entrance.lock.as_raw_fd()];
     say(successor, &Part::Entrance, &fds)
+}
+
+/// As many sockets as go with one packet: by their number, and by what waits in them.
+fn chunks(sockets: &[(OwnedFd, SocketState)]) -> impl Iterator<Item = &[(OwnedFd, SocketState)]> {
+    let mut rest = sockets;
+    std::iter::from_fn(move || {
+        let (mut count, mut bytes) = (0, 0);
+        while count < rest.len() && count < sys::MAX_DESCRIPTORS - 1 && bytes < CHUNK {
+            bytes += rest[count].1.bytes();
+            count += 1;
+        }
+        let chunk;
+        (chunk, rest) = rest.split_at(count);
+        (count > 0).then_some(chunk)
+    })
 }
 
 fn wait_until_taken(successor: &OwnedFd) -> Result<()> {
@@ -146,20 +170,27 @@ fn wait_until_taken(successor: &OwnedFd) -> Result<()> {
 }
 
 /// The successor's end: asks `predecessor`, whose welcome was heard, for everything. When this
-/// returns, it is the caller's.
-pub(super) fn take(predecessor: &OwnedFd, welcome: &Welcome) -> Result<Taken> {
-    say(predecessor, &Message::TakeOver, &[])?;
+/// returns something, it is the caller's. `None`: it was about to end, and nothing came.
+pub(super) fn take(predecessor: &OwnedFd, welcome: &Welcome) -> Result<Option<Taken>> {
+    // Only this says for sure that it has died.
+    let process = sys::process_handle(welcome.process)
+        .map_err(|error| Error::io("watching the running keeper", &error))?;
+    if wire::send(predecessor, &Message::TakeOver, &[]).is_err() {
+        return Ok(None);
+    }
     let mut taken = Taken::default();
+    let mut has_begun = false;
     loop {
         let Some((part, descriptors)) = hear(predecessor)? else {
             // Two must never serve the same sockets.
-            if Path::new(&format!("/proc/{}", welcome.process)).exists() {
+            if !sys::wait_readable(&process, DEATH_MS).unwrap_or(false) {
                 return Err(Error::new(Kind::Io, "the running keeper broke off the handing over"));
             }
-            return Ok(taken);
+            return Ok(has_begun.then_some(taken));
         };
+        has_begun = true;
         if !taken.add(part, descriptors)? {
-            return Ok(taken);
+            return Ok(Some(taken));
         }
         if taken.lock.is_some() {
             // An error here is an end of the connection, which is heard next.

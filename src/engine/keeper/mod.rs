@@ -7,22 +7,24 @@
 //! lease keeps it alive; without one it ends by itself.
 
 mod door;
+mod ending;
 mod handover;
 mod peer;
+mod place;
 mod remote;
 mod voice;
 mod wire;
 
 use std::ffi::{CString, OsString};
-use std::fs::{self, File, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 pub use remote::Remote;
 
@@ -31,8 +33,9 @@ use crate::config::{Config, Keeper, keys};
 use crate::error::{Error, Kind, Result};
 use crate::log::{Level, Log};
 use crate::sys;
-use door::{Door, End, Entrance};
+use door::Door;
 use handover::Taken;
+use place::Place;
 use voice::Voice;
 use wire::{Fault, Message};
 
@@ -46,6 +49,10 @@ const LOOK: Duration = Duration::from_millis(5);
 /// [`LONGEST_BACKOFF`].
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
+/// One that is not replaced is tried again after at most this.
+const UPGRADE_BACKOFF: Duration = Duration::from_secs(60);
+/// How long a keeper has to come up before it is started again.
+const AGAIN: Duration = Duration::from_secs(2);
 /// The variables of the host's environment that a keeper gets. Nothing else of an app is its business.
 const VARIABLES: &[&str] = &[
     "PATH",
@@ -165,9 +172,9 @@ fn is_full(error: &io::Error) -> bool {
 }
 
 /// Waits for a keeper's first word.
-fn greeting(connection: &OwnedFd) -> Result<Welcome> {
-    let silent = || Error::new(Kind::Busy, "the keeper says nothing: it stands still");
-    if !sys::wait_readable(connection, WELCOME_MS).unwrap_or(false) {
+fn greeting(connection: &OwnedFd, patience_ms: u32) -> Result<Welcome> {
+    let silent = || Error::new(Kind::Busy, "the running keeper says nothing: it stands still");
+    if !sys::wait_readable(connection, patience_ms).unwrap_or(false) {
         return Err(silent());
     }
     let packet = wire::receive(connection, &mut Vec::new()).map_err(|fault| match fault {
@@ -186,9 +193,10 @@ fn greeting(connection: &OwnedFd) -> Result<Welcome> {
     }
 }
 
-fn visit(path: &Path) -> Result<(OwnedFd, Welcome)> {
+/// Finds the keeper at `path`, and waits so long for its first word.
+fn visit(path: &Path, patience_ms: u32) -> Result<(OwnedFd, Welcome)> {
     let connection = connect(path)?;
-    let welcome = greeting(&connection)?;
+    let welcome = greeting(&connection, patience_ms)?;
     Ok((connection, welcome))
 }
 
@@ -210,50 +218,45 @@ pub fn run(config: &Config, leased: bool, sink: Option<Log>) -> Result<()> {
     let log = voice.log(config.log_level);
     let identity = Identity::of(config);
     let begin = Instant::now();
-    let (predecessor, taken) = take_place(&path, &log)?;
-    let handed = begin.elapsed();
-    let (Some(listener), Some(lock)) = (taken.listener, taken.lock) else {
-        return Err(Error::new(Kind::Io, "there is no way to listen")); // take_place has both.
-    };
+    let (place, taken) = take_place(&path, &log)?;
     let engine = Local::new(config.clone(), log.clone(), Arc::default())?;
-    let entrance = Entrance { path, listener, lock };
-    let same_redis = taken.redis == identity.redis;
-    let mut door = Door::new(entrance, signals, engine, identity, voice, leased)?;
-    let path = door.entrance.path.clone();
+    let same_redis = taken.as_ref().is_some_and(|(_, taken)| taken.redis == identity.redis);
+    let mut door = Door::new(place, signals, engine, identity, voice, leased)?;
     let text = format!("wsredis: keeper {} at {}", env!("CARGO_PKG_VERSION"), path.display());
     log.line(Level::Info, &text);
-    if let Some(predecessor) = predecessor {
+    if let Some((predecessor, taken)) = taken {
         handover::confirm(&predecessor);
         let count: usize = taken.engine.loops.iter().map(|state| state.sockets.len()).sum();
-        door.engine.import(taken.engine, same_redis)?;
         for peer in taken.peers {
-            door.admit(peer);
+            door.admit(peer); // Before the sockets: who watches hears of all that happens to them.
         }
-        let took = (begin.elapsed().max(handed)).as_millis();
+        if let Err(error) = door.engine.import(taken.engine, same_redis) {
+            log.line(Level::Error, &format!("wsredis: taking sockets over: {error}"));
+        }
+        let took = begin.elapsed().as_millis();
         log.line(Level::Info, &format!("wsredis: keeper took over {count} sockets in {took} ms"));
     }
-    if let End::Closed = door.serve()? {
-        // Their absence is what a stopped keeper looks like; nobody else uses them.
-        let _ = fs::remove_file(&path);
-        let _ = fs::remove_file(lock_path(&path));
-    }
-    Ok(())
+    door.serve().map(drop)
 }
 
-/// Finds the place of a new keeper: taken over, or free. The connection to the predecessor, if it
-/// has handed over.
-fn take_place(path: &Path, log: &Log) -> Result<(Option<OwnedFd>, Taken)> {
+/// Finds the place of a new keeper: handed over with everything else, or free.
+fn take_place(path: &Path, log: &Log) -> Result<(Place, Option<(OwnedFd, Taken)>)> {
     let until = Instant::now() + Duration::from_millis(WELCOME_MS.into());
+    // What a predecessor gave that died before it gave its place.
+    let mut inherited = None;
     loop {
-        match visit(path) {
+        match visit(path, WELCOME_MS) {
             Ok((keeper, welcome)) if welcome.version == wire::VERSION => {
-                let mut taken = handover::take(&keeper, &welcome)?;
-                if taken.lock.is_none() {
+                if let Some(mut taken) = handover::take(&keeper, &welcome)? {
+                    if let (Some(listener), Some(lock)) = (taken.listener.take(), taken.lock.take())
+                    {
+                        let place = Place { path: path.to_owned(), listener, lock };
+                        return Ok((place, Some((keeper, taken))));
+                    }
                     let text = "wsredis: the keeper before this one died while it handed over";
                     log.line(Level::Error, text);
-                    (taken.listener, taken.lock) = settle_down(path)?.unzip();
+                    inherited = Some((keeper, taken));
                 }
-                return Ok((Some(keeper), taken));
             }
             Ok((keeper, welcome)) => {
                 log.line(
@@ -264,15 +267,13 @@ fn take_place(path: &Path, log: &Log) -> Result<(Option<OwnedFd>, Taken)> {
                         welcome.library
                     ),
                 );
-                let place = replace(path)?;
-                tell(&keeper, &Message::Retire)?;
-                return Ok((None, place));
+                let place = Place::replace(path)?;
+                let _ = tell(&keeper, &Message::Retire); // It may have ended just now.
+                return Ok((place, None));
             }
             Err(error) if error.kind == Kind::Stopped => {
-                if let Some((listener, lock)) = settle_down(path)? {
-                    let taken =
-                        Taken { listener: Some(listener), lock: Some(lock), ..Taken::default() };
-                    return Ok((None, taken));
+                if let Some(place) = Place::settle_down(path)? {
+                    return Ok((place, inherited));
                 }
             }
             Err(error) if error.kind == Kind::Busy && Instant::now() < until => {}
@@ -286,71 +287,24 @@ fn take_place(path: &Path, log: &Log) -> Result<(Option<OwnedFd>, Taken)> {
     }
 }
 
-fn lock_path(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    name.into()
-}
-
-fn open_lock(path: &Path) -> Result<File> {
-    OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(lock_path(path))
-        .map_err(|error| Error::io(&format!("opening {}", lock_path(path).display()), &error))
-}
-
-/// Listens at a path where nobody does. `None`: somebody else is about to.
-fn settle_down(path: &Path) -> Result<Option<(OwnedFd, OwnedFd)>> {
-    let lock = open_lock(path)?;
-    if !sys::try_lock(&lock).map_err(|error| Error::io("locking the keeper's path", &error))? {
-        return Ok(None);
-    }
-    // Whoever left it does not run any more: the lock says so.
-    let _ = fs::remove_file(path);
-    Ok(Some((listen(path)?, lock.into())))
-}
-
-fn listen(path: &Path) -> Result<OwnedFd> {
-    sys::packet_listen(path)
-        .map_err(|error| Error::io(&format!("listening at {}", path.display()), &error))
-}
-
-/// Takes the path from a keeper that still listens there.
-fn replace(path: &Path) -> Result<Taken> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    let beside = PathBuf::from(beside);
-    let _ = fs::remove_file(&beside);
-    let listener = listen(&beside)?;
-    let _ = fs::remove_file(lock_path(path)); // The old keeper holds the old file's lock.
-    let lock = open_lock(path)?;
-    let moved = sys::try_lock(&lock).and_then(|_| fs::rename(&beside, path));
-    moved.map_err(|error| Error::io(&format!("taking {}", path.display()), &error))?;
-    Ok(Taken { listener: Some(listener), lock: Some(lock.into()), ..Taken::default() })
-}
-
 // Having a keeper.
 
+/// The lease that this process holds: closed with it, or when it executes another program. Children
+/// that it forks hold it, too.
+static LEASE: Mutex<Option<OwnedFd>> = Mutex::new(None);
+
 /// Makes sure that the keeper that `config` describes runs: starts it, which takes over from one
-/// that was built or configured otherwise. This process holds its lease from here on, until it ends
-/// or executes another program.
+/// that was built or configured otherwise. This process holds its lease from here on; if the one
+/// that runs can not be replaced, of that one.
 pub fn start(config: &Config, command: &Command, timeout: Duration, log: &Log) -> Result<()> {
     let path = path_of(config)?;
     let fingerprint = Identity::of(config).fingerprint;
     let until = Instant::now() + timeout;
-    let mut launched = false;
+    let mut launched: Option<Instant> = None;
     loop {
-        let found = visit(path);
+        let found = visit(path, left_of(until));
         match &found {
-            Ok((keeper, welcome)) if welcome.fingerprint == fingerprint => {
-                tell(keeper, &Message::Lease { logs: false })?;
-                std::mem::forget(found); // Closed with the process: that is what the lease says.
-                return Ok(());
-            }
-            Ok((_, welcome)) if !launched => {
+            Ok((_, welcome)) if welcome.fingerprint != fingerprint && launched.is_none() => {
                 let text = format!(
                     "wsredis: keeper {} was built or configured otherwise: a new one takes over",
                     welcome.library
@@ -359,20 +313,51 @@ pub fn start(config: &Config, command: &Command, timeout: Duration, log: &Log) -
             }
             _ => {}
         }
-        if !launched {
-            launch(config, command)?;
-            launched = true;
-        }
-        if Instant::now() > until {
-            let why = match found {
-                Err(error) => error.text,
-                Ok(_) => "the one that runs was not replaced".into(),
-            };
+        let is_late = Instant::now() >= until;
+        let why = match found {
+            Ok((keeper, welcome)) if is_late || welcome.fingerprint == fingerprint => {
+                tell(&keeper, &Message::Lease { logs: false })?;
+                *LEASE.lock() = Some(keeper);
+                if welcome.fingerprint == fingerprint {
+                    return Ok(());
+                }
+                "the one that runs was not replaced and goes on".into()
+            }
+            Ok(_) => String::new(),
+            Err(error) => error.text,
+        };
+        if is_late {
             let text = format!("the keeper has not started in {} s: {why}", timeout.as_secs());
             return Err(Error::new(Kind::Stopped, text));
         }
+        // Once more if it has not come up: it may have met one that was just ending.
+        if launched.is_none_or(|at| at.elapsed() > AGAIN) {
+            launch(config, command)?;
+            launched = Some(Instant::now());
+        }
         thread::sleep(LOOK);
     }
+}
+
+/// Takes the lease anew if the keeper that had it is gone. Never waits.
+pub fn hold(config: &Config) -> Result<()> {
+    let path = path_of(config)?;
+    let mut lease = LEASE.lock();
+    if let Some(keeper) = &*lease {
+        let mut buffer = Vec::new();
+        loop {
+            match wire::receive(keeper, &mut buffer) {
+                Ok(_) => {}
+                Err(Fault::Nothing) => return Ok(()),
+                Err(Fault::End | Fault::Garbage(..)) => break,
+            }
+        }
+        *lease = None;
+    }
+    let keeper = connect(path)?;
+    tell(&keeper, &Message::Lease { logs: false })?;
+    *lease = Some(keeper);
+    Ok(())
 }
 
 /// Holds a lease of the keeper that `config` describes, writes its log lines, and starts another
@@ -381,38 +366,46 @@ pub fn watch(config: &Config, command: &Command, log: &Log) -> Result<()> {
     let path = path_of(config)?;
     let fingerprint = Identity::of(config).fingerprint;
     let mut backoff = FIRST_BACKOFF;
-    let mut seen = false;
     loop {
-        if let Ok((keeper, welcome)) = visit(path)
-            && welcome.fingerprint == fingerprint
-            && tell(&keeper, &Message::Lease { logs: true }).is_ok()
-        {
-            let begin = Instant::now();
-            listen_to(&keeper, log);
-            log.line(Level::Error, "wsredis: the keeper has ended: starting another");
-            seen = true;
-            if begin.elapsed() > LONGEST_BACKOFF {
-                backoff = FIRST_BACKOFF;
-            }
-        }
-        if let Err(error) = launch(config, command) {
+        let found = visit(path, WELCOME_MS);
+        let is_ours = found.as_ref().is_ok_and(|(_, found)| found.fingerprint == fingerprint);
+        if !is_ours && let Err(error) = launch(config, command) {
             log.line(Level::Error, &format!("wsredis: the keeper can not be started: {error}"));
         }
-        // It has this long to come up; then it is tried again.
-        let until = Instant::now() + backoff.max(Duration::from_secs(u64::from(!seen)));
-        while Instant::now() < until && !is_there(path, fingerprint) {
-            thread::sleep(LOOK);
+        match found {
+            // Also of one that is to be replaced: it must not end before.
+            Ok((keeper, _)) if tell(&keeper, &Message::Lease { logs: true }).is_ok() => {
+                let begin = Instant::now();
+                let patience = (!is_ours).then_some(backoff.max(AGAIN));
+                if listen_to(&keeper, log, patience) {
+                    log.line(Level::Error, "wsredis: the keeper has ended: starting another");
+                }
+                if is_ours && begin.elapsed() > LONGEST_BACKOFF {
+                    backoff = FIRST_BACKOFF;
+                    continue;
+                }
+            }
+            _ => {
+                let until = Instant::now() + backoff.max(AGAIN);
+                while Instant::now() < until && connect(path).is_err() {
+                    thread::sleep(LOOK);
+                }
+            }
         }
-        backoff = (backoff * 2).min(LONGEST_BACKOFF);
+        backoff = (backoff * 2).min(if is_ours { LONGEST_BACKOFF } else { UPGRADE_BACKOFF });
+        if is_ours {
+            thread::sleep(backoff);
+        }
     }
 }
 
-fn is_there(path: &Path, fingerprint: u64) -> bool {
-    visit(path).is_ok_and(|(_, welcome)| welcome.fingerprint == fingerprint)
+fn left_of(until: Instant) -> u32 {
+    until.saturating_duration_since(Instant::now()).as_millis() as u32
 }
 
-/// Writes a keeper's log lines until it is gone.
-fn listen_to(keeper: &OwnedFd, log: &Log) {
+/// Writes a keeper's log lines, for so long or until it is gone. Returns whether it is.
+fn listen_to(keeper: &OwnedFd, log: &Log, patience: Option<Duration>) -> bool {
+    let until = patience.map(|patience| Instant::now() + patience);
     let mut buffer = Vec::new();
     loop {
         match wire::receive(keeper, &mut buffer) {
@@ -422,9 +415,13 @@ fn listen_to(keeper: &OwnedFd, log: &Log) {
                 }
             }
             Err(Fault::Nothing) => {
-                let _ = sys::wait_readable(keeper, u32::MAX >> 1);
+                let left = until.map_or(u32::MAX >> 1, left_of);
+                if left == 0 {
+                    return false;
+                }
+                let _ = sys::wait_readable(keeper, left);
             }
-            Err(Fault::End | Fault::Garbage(..)) => return,
+            Err(Fault::End | Fault::Garbage(..)) => return true,
         }
     }
 }
@@ -433,7 +430,7 @@ fn listen_to(keeper: &OwnedFd, log: &Log) {
 /// that. OK also if there is none.
 pub fn stop(config: &Config, timeout: Duration) -> Result<()> {
     let until = Instant::now() + timeout;
-    let (keeper, _) = match visit(path_of(config)?) {
+    let (keeper, _) = match visit(path_of(config)?, left_of(until)) {
         Ok(found) => found,
         Err(error) if error.kind == Kind::Stopped => return Ok(()),
         Err(error) => return Err(error),
@@ -446,11 +443,11 @@ pub fn stop(config: &Config, timeout: Duration) -> Result<()> {
             Ok(_) => {}
             Err(Fault::End | Fault::Garbage(..)) => return Ok(()),
             Err(Fault::Nothing) => {
-                let left = until.saturating_duration_since(Instant::now()).as_millis();
+                let left = left_of(until);
                 if left == 0 {
                     return Err(Error::new(Kind::Busy, "the keeper has not ended in time"));
                 }
-                let _ = sys::wait_readable(&keeper, left as u32);
+                let _ = sys::wait_readable(&keeper, left);
             }
         }
     }

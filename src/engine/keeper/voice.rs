@@ -51,7 +51,7 @@ impl Voice {
         match &self.otherwise {
             Some(log) => log.line(level, line),
             // Nobody is left to tell of a log that can not be written.
-            None => drop(writeln!(std::io::stderr(), "{line}")),
+            None => drop(std::io::stderr().write_all(format!("{line}\n").as_bytes())),
         }
     }
 }

@@ -179,7 +179,13 @@ pub fn send<T: Serialize>(to: &impl AsRawFd, value: &T, descriptors: &[RawFd]) -
 /// Takes the next packet, if one waits. `buffer` is any buffer; what it holds is lost.
 pub fn receive(from: &impl AsRawFd, buffer: &mut Vec<u8>) -> Result<Packet, Fault> {
     buffer.resize(BUFFER, 0);
+    // Told first, if the other side has gone with something unread: what it had sent is still there.
+    let is_reset = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionReset;
     let received = match sys::receive_packet(from, buffer) {
+        Err(error) if is_reset(&error) => sys::receive_packet(from, buffer),
+        received => received,
+    };
+    let received = match received {
         Ok(received) => received,
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(Fault::Nothing),
         Err(_) => return Err(Fault::End),
