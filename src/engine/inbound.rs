@@ -186,8 +186,8 @@ impl EventLoop {
     }
 
     /// Notes that the socket's own message is coming back on a channel that it hears, unless it
-    /// wants to hear itself. Only on a channel that is confirmed: else the message may pass before we listen, and the note would
-    /// swallow somebody else's.
+    /// wants to hear itself. Only on a channel that is confirmed: else the message may pass before
+    /// we listen, and the note would swallow somebody else's.
     fn note(&mut self, key: Key, channel: &str, payload: &[u8]) -> Option<(u32, u64)> {
         find(&mut self.sockets, key).filter(|socket| !socket.rights.echo)?;
         let id = self.hub.find(channel)?;

@@ -109,7 +109,7 @@ pub(super) enum Command {
     Settle(Sender<(usize, ())>),
     /// Give all sockets away, once nothing is under way or at this time.
     Export(Instant, Sender<(usize, LoopState)>),
-    /// The sockets stay, or all have come: read them.
+    /// The sockets stay, or all have come: publish what waited, and read them.
     GoOn(Sender<(usize, ())>),
     /// Take the sockets of another loop, and with the same Redis its subscriber link. Browsers are
     /// not read before [`Command::GoOn`].

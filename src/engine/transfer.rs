@@ -85,8 +85,9 @@ impl Moving {
 
 impl Local {
     /// Takes everything out of the loops, after at most `settle` for what is under way. The loops
-    /// are empty then, run on, and can import. Who has sent a message that Redis was told of and has
-    /// not answered by then is told, as when the link is lost. Nobody may publish, adopt, export or import meanwhile.
+    /// are empty then, run on, and can import. Who has sent a message that Redis was told of and
+    /// has not answered by then is told, as when the link is lost; what Redis was never told of
+    /// goes along. Nobody may publish, adopt, export or import meanwhile.
     ///
     /// # Errors
     /// `Stopped`, or `Busy` if a loop does not answer: then all sockets are still here.
@@ -141,7 +142,7 @@ impl Local {
         }
         drop(answer);
         let is_done = collect(&answers, PATIENCE).len() == count;
-        // Only now is anybody read: what one says, all hear. What waited is said before this returns.
+        // Only now is anybody read: what one says, all hear. What waited goes before anything new.
         let on = ask_all(shared, Command::GoOn);
         if is_done && collect(&on, PATIENCE).len() == shared.ports.len() {
             return Ok(());
