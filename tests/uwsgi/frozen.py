@@ -75,4 +75,9 @@ def check_a_frozen_keeper(made, redis, seconds, sockets=200, burst=1000):
         )
         assert slowest < 1
         assert len(taken) + len(refused) == burst
+        # Each worker tells with its next message what it has refused.
+        eventually(
+            lambda: made.stats()['refused']['full'] == len(refused),
+            lambda: f'{len(refused)} are counted: {made.stats()["refused"]}',
+        )
         bystanders.assert_unharmed()
