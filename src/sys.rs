@@ -20,8 +20,8 @@ use libc::{F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_WRITE, SCM_RIGHTS, SO
 
 use crate::error::{Error, Kind, Result};
 
-/// Process or system have no descriptor left, or too many of this user's are under way in messages.
-pub use libc::{EMFILE, ENFILE, ETOOMANYREFS};
+/// No descriptor is left in the process, in the system, on the way in messages; no such process.
+pub use libc::{EMFILE, ENFILE, ESRCH, ETOOMANYREFS};
 
 /// Unacknowledged bytes end a TCP connection after this long: a cable was pulled under a write.
 const TCP_USER_TIMEOUT_MS: c_int = 30_000;

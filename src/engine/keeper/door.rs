@@ -35,6 +35,7 @@ const EVENTS: Token = Token(usize::MAX - 2);
 const RETRY: Duration = Duration::from_millis(2);
 /// Packets of one peer in a row; then the others have their turn.
 const BUDGET: usize = 64;
+
 /// How a keeper's life ends.
 pub(super) enum End {
     /// Its sockets are closed and its path is removed.

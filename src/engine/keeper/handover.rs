@@ -173,8 +173,11 @@ fn wait_until_taken(successor: &OwnedFd) -> Result<()> {
 /// returns something, it is the caller's. `None`: it was about to end, and nothing came.
 pub(super) fn take(predecessor: &OwnedFd, welcome: &Welcome) -> Result<Option<Taken>> {
     // Only this says for sure that it has died.
-    let process = sys::process_handle(welcome.process)
-        .map_err(|error| Error::io("watching the running keeper", &error))?;
+    let process = match sys::process_handle(welcome.process) {
+        Ok(process) => process,
+        Err(error) if error.raw_os_error() == Some(sys::ESRCH) => return Ok(None),
+        Err(error) => return Err(Error::io("watching the running keeper", &error)),
+    };
     if wire::send(predecessor, &Message::TakeOver, &[]).is_err() {
         return Ok(None);
     }
