@@ -9,6 +9,8 @@ use super::wire::{self, Message};
 use crate::cause::{Cause, Refusal};
 use crate::log::Level;
 
+/// More packets than the kernel lets wait of one peer: what comes behind them comes too late.
+const QUEUE: usize = 1024;
 /// How long what waits already may take to be published.
 const DRAIN: Duration = Duration::from_millis(200);
 
@@ -63,7 +65,8 @@ impl Door {
                 Some(Held::Message(..)) => lost += 1,
                 None => {}
             }
-            while let Ok(packet) = wire::receive(&peer.connection, &mut self.buffer) {
+            for _ in 0..QUEUE {
+                let Ok(packet) = wire::receive(&peer.connection, &mut self.buffer) else { break };
                 lost += u32::from(matches!(packet.message(), Ok(Message::Publish { .. })));
                 sockets.extend(packet.descriptors);
             }
