@@ -255,7 +255,7 @@ impl EventLoop {
         }
         // Only now: whoever asks meanwhile counts it twice rather than not at all.
         port.publishing.fetch_sub(
-            super::local::size_of_publish(&self.shared.config, channel, payload),
+            super::inbox::size_of_publish(&self.shared.config, channel, payload),
             SeqCst,
         );
         if published.is_err() {

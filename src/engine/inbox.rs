@@ -20,6 +20,7 @@ use crate::cause::Cause;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::grant::Grant;
+use crate::redis::publisher;
 use crate::socket::Key;
 use crate::ws::{envelope, handshake};
 
@@ -64,6 +65,25 @@ pub(super) struct Newcomer {
     pub grant: Grant,
     /// The subprotocol that the answer names is the envelope's.
     pub envelope: bool,
+}
+
+/// Can this ever be published?
+pub(super) fn check_publish(config: &Config, channel: &str, payload: &[u8]) -> Result<()> {
+    crate::grant::check_channel(channel).map_err(|why| Error::new(Kind::Invalid, why))?;
+    let limit = config.publish_queue_limit.min(config.max_redis_message_size);
+    if config.redis_url.is_none() || size_of_publish(config, channel, payload) <= limit as u64 {
+        return Ok(());
+    }
+    let text = format!(
+        "a message of {} bytes is too large (publish-queue-limit, max-redis-message-size)",
+        payload.len()
+    );
+    Err(Error::new(Kind::Limit, text))
+}
+
+/// How many bytes a message takes on its way to Redis.
+pub(super) fn size_of_publish(config: &Config, channel: &str, payload: &[u8]) -> u64 {
+    publisher::size_of_publish(&config.channel_prefix, channel, payload) as u64
 }
 
 /// Whose sockets are meant.

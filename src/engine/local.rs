@@ -21,13 +21,12 @@ use super::embedded::Embedded;
 use super::event_loop::{self, EventLoop};
 use super::events::{Event, Events};
 use super::ids::ForeignIds;
-use super::inbox::{Adoption, Command, Inbox, Newcomer, Who};
+use super::inbox::{Adoption, Command, Inbox, Newcomer, Who, check_publish, size_of_publish};
 use super::stats::{self, Count, Counters, Refusals};
 use crate::cause::{Cause, Refusal};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::log::{Level, Log};
-use crate::redis::publisher;
 use crate::socket::Key;
 use crate::sys;
 
@@ -333,29 +332,31 @@ impl Local {
         self.running.get().is_some() || self.stopped.load(SeqCst)
     }
 
+    /// Its loops, once they run.
+    fn ports(&self) -> &[Port] {
+        self.running.get().map_or(&[], |running| &running.shared.ports)
+    }
+
     /// Has a loop ended by itself? Then nothing more can be adopted or published.
     pub(super) fn has_failed(&self) -> bool {
-        let ports = self.running.get().map_or(&[][..], |running| &running.shared.ports);
-        ports.iter().any(|port| port.ended.load(SeqCst))
+        self.ports().iter().any(|port| port.ended.load(SeqCst))
     }
 
     /// How many sockets there are now.
     pub fn sockets(&self) -> u64 {
-        let ports = self.running.get().map_or(&[][..], |running| &running.shared.ports);
-        ports.iter().map(|port| port.counters.sockets.get()).sum()
+        self.ports().iter().map(|port| port.counters.sockets.get()).sum()
     }
 
     /// Counters as one JSON object. An engine that has not begun to work has only zeros.
     pub fn stats(&self) -> String {
-        let ports = self.running.get().map_or(&[][..], |running| &running.shared.ports);
-        let loops: Vec<&Counters> = ports.iter().map(|port| &port.counters).collect();
+        let loops: Vec<&Counters> = self.ports().iter().map(|port| &port.counters).collect();
         stats::json(&loops, &self.refusals)
     }
 
     /// Counts a message that was taken and can not be published.
     pub(super) fn count_unpublished(&self) {
-        if let Some(running) = self.running.get() {
-            running.shared.ports[0].counters.publish_failed.add(1);
+        if let Some(port) = self.ports().first() {
+            port.counters.publish_failed.add(1);
         }
     }
 
@@ -438,25 +439,6 @@ fn stop_all(shared: &Shared, timeout_ms: u32) {
     for port in &shared.ports {
         port.inbox.wake();
     }
-}
-
-/// Can this ever be published?
-pub(super) fn check_publish(config: &Config, channel: &str, payload: &[u8]) -> Result<()> {
-    crate::grant::check_channel(channel).map_err(|why| Error::new(Kind::Invalid, why))?;
-    let limit = config.publish_queue_limit.min(config.max_redis_message_size);
-    if config.redis_url.is_none() || size_of_publish(config, channel, payload) <= limit as u64 {
-        return Ok(());
-    }
-    let text = format!(
-        "a message of {} bytes is too large (publish-queue-limit, max-redis-message-size)",
-        payload.len()
-    );
-    Err(Error::new(Kind::Limit, text))
-}
-
-/// How many bytes a message takes on its way to Redis.
-pub(super) fn size_of_publish(config: &Config, channel: &str, payload: &[u8]) -> u64 {
-    publisher::size_of_publish(&config.channel_prefix, channel, payload) as u64
 }
 
 pub(super) fn wrong_process() -> Error {

@@ -75,6 +75,7 @@ impl Door {
             }
         }
         if lost > 0 {
+            (0..lost).for_each(|_| self.engine.count_unpublished());
             let text = format!("wsredis: keeper ends before {lost} message(s) were published");
             self.log.line(Level::Error, &text);
         }

@@ -17,7 +17,7 @@ use mio::{Interest, Poll, Token};
 use parking_lot::Mutex;
 
 use super::super::events::Event;
-use super::super::inbox::{Adoption, Who};
+use super::super::inbox::{Adoption, Who, check_publish};
 use super::super::local;
 use super::super::stats::Refusals;
 use super::wire::{self, Fault, Message, Packet, Question};
@@ -163,7 +163,7 @@ impl Remote {
     /// Publishes a message. OK: it waits for the keeper, which takes it as soon as its engine has
     /// room.
     pub fn publish(&self, channel: &str, payload: &[u8]) -> Result<()> {
-        local::check_publish(&self.config, channel, payload)?;
+        check_publish(&self.config, channel, payload)?;
         let line = &mut self.publishing.lock();
         self.post(line, &Message::Publish { channel, payload }, &[])
     }
