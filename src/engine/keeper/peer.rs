@@ -78,8 +78,7 @@ impl Peer {
         }
     }
 
-    /// It as plain values beside its connection. Events that wait become an overflow; a socket that
-    /// is held does not go along.
+    /// It as plain values beside its connection. A socket that is held does not go along.
     pub fn state(&self) -> PeerState {
         PeerState {
             lease: self.lease,
@@ -89,7 +88,8 @@ impl Peer {
                 Some(Held::Message(channel, payload)) => Some((channel.clone(), payload.clone())),
                 _ => None,
             },
-            dropped: self.dropped + self.events.len() as u64,
+            events: self.events.clone(),
+            dropped: self.dropped,
         }
     }
 
@@ -100,8 +100,9 @@ impl Peer {
             logs: state.logs,
             watches: state.watches,
             held: state.held.map(|(channel, payload)| Held::Message(channel, payload)),
+            events: state.events,
             dropped: state.dropped,
-            ..Peer::new(connection)
+            connection,
         }
     }
 }
@@ -113,6 +114,7 @@ pub(super) struct PeerState {
     logs: bool,
     watches: bool,
     held: Option<(String, Vec<u8>)>,
+    events: VecDeque<Event>,
     dropped: u64,
 }
 
@@ -122,8 +124,15 @@ impl PeerState {
     pub fn samples() -> Vec<Self> {
         let held = || Some(("a".to_owned(), vec![1, 2]));
         let flags = [(true, false, false), (false, true, false), (false, false, true)];
-        let peer =
-            |(lease, logs, watches)| PeerState { lease, logs, watches, held: held(), dropped: 300 };
+        let events = || VecDeque::from([Event::Opened("b".into()), Event::Closed("c".into(), 301)]);
+        let peer = |(lease, logs, watches)| PeerState {
+            lease,
+            logs,
+            watches,
+            held: held(),
+            events: events(),
+            dropped: 300,
+        };
         flags.map(peer).into()
     }
 }
