@@ -48,6 +48,11 @@ impl Host {
         Some(Host::run(Command::new(program(Link::Shared)?).arg("0").args(arguments)))
     }
 
+    /// For a test that sends faster than a browser may.
+    fn start_without_rates(arguments: &[&str]) -> Option<Host> {
+        Host::start(&[arguments, &["max-message-rate=0"]].concat())
+    }
+
     /// With so many descriptors at most.
     fn start_with_files(limit: usize, arguments: &[&str]) -> Option<Host> {
         let mut shell = Command::new("sh");
@@ -330,7 +335,8 @@ fn at_the_limit_of_descriptors_browsers_are_told_to_come_back_and_can() {
             Ok(socket) => sockets.push(socket),
             Err(tungstenite::Error::Http(answer)) => {
                 assert_eq!(answer.status(), 503);
-                assert_eq!(answer.headers()["retry-after"], "5");
+                let after: u64 = answer.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+                assert!((1..=10).contains(&after), "{after}");
                 refused += 1;
             }
             Err(error) => panic!("{error}"),
@@ -408,7 +414,7 @@ fn browsers_that_answer_nothing_do_not_keep_the_host_from_ending() {
 #[test]
 fn browsers_that_vanish_in_the_middle_of_writes_raise_no_sigpipe_and_disturb_nobody() {
     const MESSAGES: usize = 10_000;
-    let Some(mut host) = Host::start(&["loops=2"]) else { return };
+    let Some(mut host) = Host::start_without_rates(&["loops=2"]) else { return };
     let status = fs::read_to_string(host.proc("status")).unwrap();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
     let ignored = u64::from_str_radix(ignored.trim(), 16).unwrap();
