@@ -152,6 +152,9 @@ pub struct Socket {
     pub unread: bool,
     /// Does it have a seat in the engine? Not if its handshake was refused.
     pub admitted: bool,
+    /// Was the browser told that nothing more comes? Once: each time epoll would tell us that we may
+    /// write.
+    shut: bool,
     /// Its channels that are not heard yet, while it is held.
     pub unheard: u16,
     /// Why it ends, once that is known.
@@ -201,6 +204,7 @@ impl Socket {
             doomed: false,
             unread: false,
             admitted: false,
+            shut: false,
             unheard: 0,
             cause: None,
             alarm: Alarm::default(),
@@ -451,7 +455,8 @@ impl Socket {
     /// Writes what waits, unless the answer is held. An error means that the connection is gone.
     pub fn flush(&mut self, scratch: &mut Vec<u8>, now: Millis) -> io::Result<()> {
         // An ending one has to be shut down even if its close frame left long ago.
-        let has_nothing = self.queue.is_empty() && self.phase != Phase::Ending;
+        let is_to_shut = self.phase == Phase::Ending && !self.shut;
+        let has_nothing = self.queue.is_empty() && !is_to_shut;
         if self.phase == Phase::Held || has_nothing {
             return Ok(());
         }
@@ -466,7 +471,8 @@ impl Socket {
                 None => break,
             }
         }
-        if self.phase == Phase::Ending {
+        if is_to_shut {
+            self.shut = true;
             // The browser reads to the end and closes; closing first could destroy what it has not
             // read yet.
             sys::shutdown_write(&self.fd);
