@@ -28,6 +28,9 @@ pub use state::SocketState;
 /// A connection that has nothing more to say has this long to be read to its end; then it is cut.
 const ENDING_MS: u64 = 1_000;
 
+/// While fewer bytes wait than this, and the kernel takes them, every ping is answered.
+const PONG_ROOM: usize = 1_024;
+
 /// A socket's place in its loop: an index, and a number above it that no other socket has at this
 /// index. An event or a reply for one that is gone finds nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -235,12 +238,13 @@ impl Socket {
                 || u128::from(self.queue.age(now)) > config.write_queue_age.as_millis())
     }
 
-    /// Answers a ping; of several, only the latest, if earlier bytes block the way.
+    /// Answers a ping; of several, only the latest, if earlier bytes block the way (RFC 6455
+    /// §5.5.3 allows it). Pings that come together do not: their pongs are no flood yet.
     pub fn queue_pong(&mut self, payload: &[u8], now: Millis) {
-        if self.queue.is_empty() {
-            self.queue_frame(OpCode::Control(frame::Control::Pong), payload, now);
-        } else {
+        if self.queue.is_blocked() || self.queue.bytes() > PONG_ROOM {
             self.pong = Some(payload.into());
+        } else {
+            self.queue_frame(OpCode::Control(frame::Control::Pong), payload, now);
         }
     }
 
