@@ -37,6 +37,9 @@ const ENDING_MS: u64 = 1_000;
 const MESSAGE_BURST: Duration = Duration::from_millis(2_000);
 const CONTROL_BURST: Duration = Duration::from_millis(2_500);
 
+/// While fewer bytes wait than this, and the kernel takes them, every ping is answered.
+const PONG_ROOM: usize = 1_024;
+
 /// A socket's place in its loop: an index, and a number above it that no other socket has at this
 /// index. An event or a reply for one that is gone finds nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -321,12 +324,13 @@ impl Socket {
         !self.assembler.is_idle()
     }
 
-    /// Answers a ping; of several, only the latest, if earlier bytes block the way.
+    /// Answers a ping; of several, only the latest, if earlier bytes block the way (RFC 6455
+    /// §5.5.3 allows it). Pings that come together do not: their pongs are no flood yet.
     pub fn queue_pong(&mut self, payload: &[u8], now: Millis) {
-        if self.queue.is_empty() {
-            self.queue_frame(OpCode::Control(frame::Control::Pong), payload, now);
-        } else {
+        if self.queue.is_blocked() || self.queue.bytes() > PONG_ROOM {
             self.pong = Some(payload.into());
+        } else {
+            self.queue_frame(OpCode::Control(frame::Control::Pong), payload, now);
         }
     }
 
