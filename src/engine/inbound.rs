@@ -44,7 +44,7 @@ impl EventLoop {
             }
             match socket.read(&mut buffer, now) {
                 Ok(0) => {
-                    self.finish(key, Cause::Lost);
+                    self.input_ended(key);
                     break;
                 }
                 Ok(n) => {
@@ -98,6 +98,8 @@ impl EventLoop {
             && socket.phase == Phase::Open
         {
             socket.put_assembler(assembler);
+            // What we can not read any more will not become a close frame.
+            socket.heard_close |= fed.is_err();
         }
         if let Err(cause) = fed {
             self.doom(key, cause);
@@ -107,6 +109,16 @@ impl EventLoop {
     /// One message or control frame. Break: nothing that follows it counts.
     fn incoming(&mut self, key: Key, incoming: Incoming<'_>) -> ControlFlow<()> {
         let now = self.now;
+        if let Some(socket) = self.socket(key).filter(|socket| socket.doomed) {
+            // Something before it has decided the end. Only a close frame matters still: nobody
+            // needs to wait for it then.
+            socket.heard_close = matches!(incoming, Incoming::Close(_));
+            return if socket.heard_close {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            };
+        }
         let result = match incoming {
             Incoming::Text(text) => self.message(key, text.as_bytes(), Some(text)),
             Incoming::Binary(payload) => self.message(key, payload, None),
@@ -127,13 +139,10 @@ impl EventLoop {
                 return ControlFlow::Break(());
             }
         };
-        match result {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(cause) => {
-                self.doom(key, cause);
-                ControlFlow::Break(())
-            }
+        if let Err(cause) = result {
+            self.doom(key, cause);
         }
+        ControlFlow::Continue(())
     }
 
     /// A message of a browser. `text` is the payload, if it came as text.

@@ -126,6 +126,9 @@ pub struct Socket {
     pub doomed: bool,
     /// Is it on the loop's list of sockets to read? Kept by the loop.
     pub unread: bool,
+    /// The browser's close frame came while it was doomed, or can not come any more. Kept by the
+    /// loop.
+    pub heard_close: bool,
     /// Does it have a seat in the engine? Not if its handshake was refused.
     pub admitted: bool,
     /// Its channels that are not heard yet, while it is held.
@@ -162,6 +165,7 @@ impl Socket {
             dirty: false,
             doomed: false,
             unread: false,
+            heard_close: false,
             admitted: false,
             unheard: 0,
             cause: None,
@@ -278,7 +282,8 @@ impl Socket {
     }
 
     /// Begins the close handshake from our side. A close that the browser could not hear about (it
-    /// is too slow, or it broke the protocol) ends the connection at once after the frame.
+    /// is too slow, or it broke the protocol), or that it has answered already, ends the connection
+    /// at once after the frame.
     pub fn close(&mut self, cause: Cause, config: &Config, now: Millis) {
         if !matches!(self.phase, Phase::Held | Phase::Open) {
             return;
@@ -296,7 +301,7 @@ impl Socket {
             cause,
             Cause::Slow | Cause::Protocol | Cause::Utf8 | Cause::TooBig | Cause::NoPong
         );
-        if fatal {
+        if fatal || self.heard_close {
             self.end(now + ENDING_MS);
         } else {
             self.phase = Phase::Closing;
