@@ -123,17 +123,23 @@ pub enum Refusal {
     Tls,
     /// No descriptors, too many sockets, or the engine is busy.
     Full,
+    /// The request was not finished in the host's time.
+    Timeout,
+    /// The request's head is larger than the host reads.
+    TooLarge,
 }
 
 impl Refusal {
     /// All of them, in the order of their counters.
-    pub const ALL: [Refusal; 6] = [
+    pub const ALL: [Refusal; 8] = [
         Refusal::Malformed,
         Refusal::Origin,
         Refusal::NotUpgrade,
         Refusal::Grant,
         Refusal::Tls,
         Refusal::Full,
+        Refusal::Timeout,
+        Refusal::TooLarge,
     ];
 
     const fn row(self) -> (u16, &'static str, &'static str) {
@@ -144,6 +150,8 @@ impl Refusal {
             Refusal::Grant => (500, "Internal Server Error", "grant"),
             Refusal::Tls => (501, "Not Implemented", "tls"),
             Refusal::Full => (503, "Service Unavailable", "full"),
+            Refusal::Timeout => (408, "Request Timeout", "timeout"),
+            Refusal::TooLarge => (431, "Request Header Fields Too Large", "too_large"),
         }
     }
 

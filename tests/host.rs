@@ -85,15 +85,6 @@ impl Host {
         self.try_join(room).unwrap()
     }
 
-    /// The whole answer to some bytes.
-    fn ask(&self, request: &[u8]) -> String {
-        let mut stream = self.connect();
-        stream.write_all(request).unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).unwrap();
-        String::from_utf8(answer).unwrap()
-    }
-
     fn proc(&self, file: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/{file}", self.child.id()))
     }
@@ -242,7 +233,8 @@ fn a_request_that_may_not_pass_gets_its_answer() {
     let Some(mut host) = Host::start(&["examples/host.ini"]) else { return };
     let long = "a".repeat(65);
     let folded = upgrade("/ws/a", "X-Folded: one\r\n two\r\n");
-    let headers: String = (0..70).map(|i| format!("X-{i}: x\r\n")).collect();
+    // Five are those of the upgrade.
+    let headers = |count| (5..count).map(|i| format!("X-{i}: x\r\n")).collect::<String>();
     let with = |from: &str, to: &str| {
         String::from_utf8(upgrade("/ws/a", "")).unwrap().replace(from, to).into_bytes()
     };
@@ -263,9 +255,11 @@ fn a_request_that_may_not_pass_gets_its_answer() {
         (400, with("Host:", ":")),
         (400, with("Host: example.test", "Host")),
         (400, folded),
-        (400, upgrade("/ws/a", &headers)),
-        (400, vec![b'x'; 8191]),
-        (400, vec![b'x'; 60_000]),
+        (101, upgrade("/ws/a", &headers(100))),
+        (431, upgrade("/ws/a", &headers(101))),
+        (400, with("example.test", "example\0test")),
+        (431, vec![b'x'; 16 << 10]),
+        (431, vec![b'x'; 60_000]),
         (403, upgrade("/ws/a", "Origin: http://evil.test\r\n")),
         (403, upgrade("/ws/a", "Cookie: session=1\r\n")),
         (101, upgrade("/ws/a?token=secret", "Origin: http://example.test\r\n")),
@@ -279,11 +273,6 @@ fn a_request_that_may_not_pass_gets_its_answer() {
         assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{name}\n{head}");
         assert_eq!(status == 426, head.contains("Sec-WebSocket-Version: 13"), "{head}");
     }
-    // A NUL byte ends no head and is none of it: whoever sends it waits for nothing but the time.
-    let began = Instant::now();
-    assert!(host.ask(&with("example.test", "example\0test")).starts_with("HTTP/1.1 400 "));
-    assert!(host.ask(b"GET /ws/a HTTP/1.1\r\nHo").starts_with("HTTP/1.1 400 "));
-    assert!(began.elapsed() < Duration::from_secs(6));
     // One that goes away in the middle of its request is no fault of anybody's.
     let mut stream = host.connect();
     stream.write_all(b"GET /ws/a HT").unwrap();
