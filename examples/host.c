@@ -10,7 +10,7 @@
  * is to end the process: neither the engine nor we ever raise it.
  *
  * A request has 16 KiB, 100 headers and 10 seconds (handshake-ms=10000). At most 1,000 are read at
- * a time, in memory that is there from the start; one more, and the oldest has to go.
+ * a time, or as many as a quarter of the descriptors; one more, and the oldest has to go.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <arpa/inet.h>
@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -216,25 +217,19 @@ static void read_request(struct request *request) {
 static void accept_request(void) {
     struct sockaddr_in peer = {0};
     socklen_t peer_len = sizeof peer;
-    struct request *oldest = waiting.next, *request;
     int fd = accept(listener, (struct sockaddr *)&peer, &peer_len);
     if (fd < 0) {
-        if (errno != EMFILE && errno != ENFILE)
-            return; /* It has gone again, say. */
-        /* Whoever had a second for his request makes room. If that is nobody, all wait a little:
-           to ask again at once would only spin. */
-        if (oldest != &waiting && now - (oldest->until - handshake_ms) > 1000)
-            drop(oldest);
-        else
+        if (errno == EMFILE || errno == ENFILE) /* To ask again at once would only spin. */
             nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
         return;
     }
     if (unused.next == &unused) {
+        struct request *oldest = waiting.next;
         if (!oldest->is_answered)
             refuse(oldest, 503);
         drop(oldest);
     }
-    request = unused.before; /* The memory that was used last. */
+    struct request *request = unused.before; /* The memory that was used last. */
     request->fd = fd, request->is_answered = 0, request->len = 0;
     request->until = now + handshake_ms;
     inet_ntop(AF_INET, &peer.sin_addr, request->address, sizeof request->address);
@@ -333,12 +328,14 @@ static int listen_on(const char *port) {
 }
 
 int main(int argc, char **argv) {
+    struct rlimit files;
     if (argc < 2 || wsredis_abi_version() != WSREDIS_ABI_VERSION) {
         fprintf(stderr, "usage: host PORT [FILE.ini | KEY=VALUE]..., with libwsredis.so.%d\n",
                 WSREDIS_ABI_VERSION);
         return 2;
     }
-    for (size_t i = 0; i < REQUESTS; i++) {
+    getrlimit(RLIMIT_NOFILE, &files);
+    for (size_t i = 0; i < REQUESTS && i < files.rlim_cur / 4; i++) {
         requests[i].before = requests[i].next = &requests[i];
         move(&requests[i], &unused);
     }

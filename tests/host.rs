@@ -1,141 +1,22 @@
 //! `examples/host.c`, the smallest complete host, built by gcc and driven from outside: the ABI as
 //! a C program sees it, over real connections.
 
-#[path = "c/build.rs"]
-mod build;
+#[path = "util/c_host.rs"]
+mod c_host;
 
 use std::collections::HashSet;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Write;
 use std::net::{Shutdown, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::OnceLock;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use build::Link;
+use c_host::build::{self, Link};
+use c_host::{Host, eventually, head, program, upgrade};
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Message, WebSocket};
-
-/// Whatever is waited for must have come by then.
-const DEADLINE: Duration = Duration::from_secs(20);
-
-fn program(link: Link) -> Option<PathBuf> {
-    static SHARED: OnceLock<PathBuf> = OnceLock::new();
-    if !build::has("gcc") {
-        return None;
-    }
-    Some(match link {
-        Link::Shared => SHARED
-            .get_or_init(|| build::compile("examples/host.c", "host", link, &build::SANITIZED))
-            .clone(),
-        Link::Static => build::compile("examples/host.c", "host-static", link, &["-O2"]),
-    })
-}
-
-/// A host that runs; it ends with the test.
-struct Host {
-    child: Child,
-    port: u16,
-    /// Kept open: the host must not die of writing to it.
-    _stdout: BufReader<ChildStdout>,
-}
-
-impl Host {
-    fn start(arguments: &[&str]) -> Option<Host> {
-        Some(Host::run(Command::new(program(Link::Shared)?).arg("0").args(arguments)))
-    }
-
-    /// With so many descriptors at most.
-    fn start_with_files(limit: usize, arguments: &[&str]) -> Option<Host> {
-        let mut shell = Command::new("sh");
-        shell.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" 0 \"$@\"")]);
-        Some(Host::run(shell.arg(program(Link::Shared)?).args(arguments)))
-    }
-
-    fn run(command: &mut Command) -> Host {
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        stdout.read_line(&mut line).unwrap();
-        let port = line.trim().rsplit(':').next().and_then(|port| port.parse().ok());
-        Host { child, port: port.unwrap_or_else(|| panic!("{line:?}")), _stdout: stdout }
-    }
-
-    fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream
-    }
-
-    /// A websocket in a room, or the refusal.
-    fn try_join(&self, room: &str) -> Result<WebSocket<TcpStream>, tungstenite::Error> {
-        let url = format!("ws://127.0.0.1:{}/ws/{room}", self.port);
-        match tungstenite::client(url, self.connect()) {
-            Ok((socket, _)) => Ok(socket),
-            Err(tungstenite::HandshakeError::Failure(error)) => Err(error),
-            Err(error) => panic!("{error}"),
-        }
-    }
-
-    fn join(&self, room: &str) -> WebSocket<TcpStream> {
-        self.try_join(room).unwrap()
-    }
-
-    fn proc(&self, file: &str) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/{file}", self.child.id()))
-    }
-
-    fn files(&self) -> usize {
-        fs::read_dir(self.proc("fd")).unwrap().count()
-    }
-
-    /// Time on a processor so far, in hundredths of a second.
-    fn cpu(&self) -> u64 {
-        let stat = fs::read_to_string(self.proc("stat")).unwrap();
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
-    }
-
-    fn signal(&self, name: &str) {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
-    }
-
-    /// Waits for its end; the exit code.
-    fn wait(&mut self, limit: Duration) -> Option<i32> {
-        let until = Instant::now() + limit;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status.code();
-            }
-            assert!(Instant::now() < until, "the host still runs after {limit:?}");
-            thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    fn assert_alive(&mut self) {
-        assert_eq!(self.child.try_wait().unwrap(), None, "the host has ended");
-    }
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let until = Instant::now() + DEADLINE;
-    while !is_so() {
-        assert!(Instant::now() < until, "not in time: {what}");
-        thread::sleep(Duration::from_millis(10));
-    }
-}
 
 fn text(socket: &mut WebSocket<TcpStream>) -> String {
     loop {
@@ -147,31 +28,11 @@ fn text(socket: &mut WebSocket<TcpStream>) -> String {
     }
 }
 
-/// An upgrade request; `more` are header lines, `path` may be wrong.
-fn upgrade(path: &str, more: &str) -> Vec<u8> {
-    format!(
-        "GET {path} HTTP/1.1\r\nHost: example.test\r\nUpgrade: websocket\r\n\
-         Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{more}\r\n"
-    )
-    .into_bytes()
-}
-
 /// A masked text frame of at most 125 bytes.
 fn text_frame(payload: &str) -> Vec<u8> {
     let mask = [0x11, 0x22, 0x33, 0x44];
     let masked = payload.bytes().zip(mask.into_iter().cycle()).map(|(byte, mask)| byte ^ mask);
     [0x81, 0x80 | payload.len() as u8].into_iter().chain(mask).chain(masked).collect()
-}
-
-fn head(stream: &mut TcpStream) -> String {
-    let mut bytes = Vec::new();
-    while !bytes.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).unwrap();
-        bytes.push(byte[0]);
-    }
-    String::from_utf8(bytes).unwrap()
 }
 
 fn talk(host: &Host) {
