@@ -18,8 +18,8 @@ use super::events::Event;
 use super::inbox::{Adoption, Newcomer};
 use crate::cause::{Cause, Refusal};
 use crate::config::OnGap;
-use crate::grant::{Format, Grant};
-use crate::hub::{ChannelId, Variant};
+use crate::grant::Grant;
+use crate::hub::{ChannelId, Form, Variant};
 use crate::log::Level;
 use crate::socket::{Key, Phase, Rights, Socket};
 use crate::sys;
@@ -52,7 +52,7 @@ impl Rights {
 impl EventLoop {
     /// Takes a socket over. Whatever happens here, its browser gets an HTTP answer.
     pub(super) fn adopt(&mut self, newcomer: Newcomer) {
-        let Newcomer { mut adoption, grant, envelope } = newcomer;
+        let Newcomer { mut adoption, grant, variant } = newcomer;
         let fd = adoption.fd.as_raw_fd();
         let key = self.next_key();
         let ready = self.watch(&adoption.fd, key);
@@ -68,7 +68,7 @@ impl EventLoop {
         };
         let rights = Rights::of(&grant, &adoption);
         let answer = std::mem::take(&mut adoption.answer);
-        let mut socket = Socket::new(adoption.fd, key, rights, answer, self.now);
+        let mut socket = Socket::new(adoption.fd, key, variant, rights, answer, self.now);
         if let Err(why) = admitted {
             self.shared.refusals.of(Refusal::Full).add(1);
             self.shared.log.limited(Level::Warn, "refused_full", || {
@@ -82,7 +82,7 @@ impl EventLoop {
             }
         } else {
             socket.admitted = true;
-            self.join(&mut socket, &grant, envelope);
+            self.join(&mut socket, &grant);
         }
         let is_held = socket.phase == Phase::Held;
         self.sockets.insert(socket);
@@ -143,17 +143,12 @@ impl EventLoop {
     }
 
     /// Lets an admitted socket hear its channels, and queues what it is to read first.
-    fn join(&mut self, socket: &mut Socket, grant: &Grant, envelope: bool) {
-        socket.variant = match (envelope, grant.format) {
-            (true, _) => Variant::Envelope,
-            (false, Format::Auto) => Variant::Raw,
-            (false, Format::Binary) => Variant::Binary,
-        };
+    fn join(&mut self, socket: &mut Socket, grant: &Grant) {
         if let Some(after) = grant.expires_in {
             socket.expire_at(self.now.saturating_add(after.as_millis() as u64));
         }
         let id = self.shared.socket_id(self.number, socket.key);
-        if envelope {
+        if socket.variant.form == Form::Envelope {
             let mut hello = Vec::new();
             envelope::hello(&mut hello, &id);
             socket.queue_frame(OpCode::Data(Data::Text), &hello, self.now);
@@ -240,7 +235,7 @@ impl EventLoop {
                 if socket.unheard == 0 {
                     self.release(key);
                 }
-            } else if gap && socket.variant == Variant::Envelope {
+            } else if gap && socket.variant.form == Form::Envelope {
                 socket.queue(&segment, range, channel, now);
                 self.counters().gaps_told.add(1);
                 self.make_dirty(key);
@@ -254,7 +249,7 @@ impl EventLoop {
     pub(super) fn tell_gap(&mut self, key: Key, channel: &str) {
         let now = self.now;
         let Some(socket) = self.socket(key) else { return };
-        if socket.variant != Variant::Envelope {
+        if socket.variant.form != Form::Envelope {
             return self.raw_gap(key, Cause::Gap);
         }
         let mut notice = Vec::new();

@@ -73,6 +73,12 @@ counters! {
     messages,
     /// Messages queued for a socket: one message to a hundred sockets counts a hundred.
     delivered,
+    /// Frames that were compressed: one for each variant of a message, however many hear it.
+    compressed,
+    /// Bytes of these before.
+    compressed_from,
+    /// Bytes of these after.
+    compressed_to,
     /// Messages from browsers.
     received,
     /// Messages from browsers that their grant does not let go anywhere.

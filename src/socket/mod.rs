@@ -20,6 +20,7 @@ use crate::hub::Variant;
 use crate::sys;
 use crate::timer::{Alarm, Millis};
 use crate::write_queue::{HANDSHAKE, NO_CHANNEL, Segment, WriteQueue};
+use crate::ws::deflate::Inflater;
 use crate::ws::frame::{self, OpCode};
 use crate::ws::message::{Assembler, Incoming};
 
@@ -150,14 +151,21 @@ pub struct Socket {
 
 impl Socket {
     /// A held socket that will answer its handshake with `answer`.
-    pub fn new(fd: OwnedFd, key: Key, rights: Rights, answer: Vec<u8>, now: Millis) -> Self {
+    pub fn new(
+        fd: OwnedFd,
+        key: Key,
+        variant: Variant,
+        rights: Rights,
+        answer: Vec<u8>,
+        now: Millis,
+    ) -> Self {
         let mut queue = WriteQueue::default();
         let len = answer.len() as u32;
         queue.push(&Segment::new(answer), (0, len), HANDSHAKE, now);
         Socket {
             fd,
             key,
-            variant: Variant::default(),
+            variant,
             phase: Phase::Held,
             dirty: false,
             doomed: false,
@@ -210,8 +218,13 @@ impl Socket {
 
     /// Queues a frame of this socket's own.
     pub fn queue_frame(&mut self, opcode: OpCode, payload: &[u8], now: Millis) {
-        let mut bytes = Vec::with_capacity(payload.len() + 10);
+        let mut bytes = Vec::with_capacity(payload.len() + frame::MAX_HEADER);
         frame::append(&mut bytes, opcode, payload);
+        self.queue_own(bytes, now);
+    }
+
+    /// Queues whole frames of this socket's own.
+    pub fn queue_own(&mut self, bytes: Vec<u8>, now: Millis) {
         let len = bytes.len() as u32;
         self.queue(&Segment::new(bytes), (0, len), NO_CHANNEL, now);
     }
@@ -264,15 +277,22 @@ impl Socket {
     }
 
     /// In [`Phase::Closing`]: is the browser's close frame among these bytes?
-    pub fn hears_close(&mut self, input: &mut [u8], max_message: usize) -> bool {
+    pub fn hears_close(
+        &mut self,
+        input: &mut [u8],
+        max_message: usize,
+        inflater: &mut Inflater,
+    ) -> bool {
         let mut closed = false;
-        let fed = self.assembler.feed(input, max_message, &mut |incoming| match incoming {
-            Incoming::Close(_) => {
-                closed = true;
-                ControlFlow::Break(())
-            }
-            _ => ControlFlow::Continue(()),
-        });
+        let inflater = self.variant.deflate.and(Some(inflater));
+        let fed =
+            self.assembler.feed(input, max_message, inflater, &mut |incoming| match incoming {
+                Incoming::Close(_) => {
+                    closed = true;
+                    ControlFlow::Break(())
+                }
+                _ => ControlFlow::Continue(()),
+            });
         // What we can not read any more will not become a close frame.
         closed || fed.is_err()
     }

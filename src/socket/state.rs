@@ -14,6 +14,8 @@ use crate::hub::Variant;
 use crate::timer::Millis;
 use crate::write_queue::{QueueState, WriteQueue};
 use crate::ws::frame;
+#[cfg(test)]
+use crate::{hub::Form, ws::deflate::Window};
 
 /// Everything that a socket is but its descriptor.
 #[derive(Debug, Serialize, Deserialize)]
@@ -56,7 +58,7 @@ impl SocketState {
             channels: vec!["a".into(), "b".into()],
             input: vec![1, 2, 3],
             gap_in: Some(300),
-            variant: Variant::Envelope,
+            variant: Variant { form: Form::Envelope, deflate: Window::new(11) },
             phase: Phase::Closing,
             admitted: true,
             cause: Some(Cause::Kicked),
@@ -135,7 +137,6 @@ impl Socket {
     /// its loop's to see to.
     pub fn import(fd: OwnedFd, key: Key, state: SocketState, now: Millis) -> Self {
         Socket {
-            variant: state.variant,
             phase: state.phase,
             admitted: state.admitted,
             cause: state.cause,
@@ -146,7 +147,7 @@ impl Socket {
             pinged_at: state.pinged_ago.map(|ago| now.saturating_sub(ago)),
             expires_at: state.expires_in.map(|left| now.saturating_add(left)),
             limit_at: now.saturating_add(state.limit_in),
-            ..Socket::new(fd, key, state.rights.renamed(), Vec::new(), now)
+            ..Socket::new(fd, key, state.variant, state.rights.renamed(), Vec::new(), now)
         }
     }
 }

@@ -118,7 +118,16 @@ pub fn unmask(payload: &mut [u8], key: [u8; 4], offset: usize) {
 
 /// Appends one whole frame of the server: not masked, not fragmented.
 pub fn append(out: &mut Vec<u8>, opcode: OpCode, payload: &[u8]) {
-    let header = FrameHeader { is_final: true, opcode, ..FrameHeader::default() };
+    append_whole(out, opcode, payload, false);
+}
+
+/// The same with the payload of a compressed message (RFC 7692 §6).
+pub fn append_compressed(out: &mut Vec<u8>, opcode: OpCode, payload: &[u8]) {
+    append_whole(out, opcode, payload, true);
+}
+
+fn append_whole(out: &mut Vec<u8>, opcode: OpCode, payload: &[u8], rsv1: bool) {
+    let header = FrameHeader { is_final: true, opcode, rsv1, ..FrameHeader::default() };
     let len = payload.len() as u64;
     out.reserve(header.len(len) + payload.len());
     header.format(len, out).expect("writing to a Vec does not fail");

@@ -313,7 +313,7 @@ pub(super) mod golden {
             "Normal Lost GoingAway Protocol Unacceptable Utf8 NotGranted TooBig Internal Restart \
              Overloaded Slow Gap PublishFailed NoPong Expired Kicked",
         );
-        check_names::<crate::hub::Variant>("Raw Binary Envelope");
+        check_names::<crate::hub::Form>("Raw Binary Envelope");
         check_names::<crate::socket::Phase>("Held Open Closing Ending");
         let refusals = crate::cause::Refusal::ALL.map(|refusal| format!("{refusal:?}"));
         let expected = "Malformed Origin NotUpgrade Grant Tls Full Timeout TooLarge";
