@@ -100,6 +100,8 @@ table! {
         "Bytes that may wait for a browser that does not read before it is closed with 4008.";
     write_queue_age: Duration = "10s", time in "100ms to 10m",
         "How long a byte may wait for a browser that does not read before it is closed with 4008.";
+    max_memory: usize = "0", size in "1m to 1024g, or 0",
+        "Memory for sockets and what waits in them; near it, the slowest are closed. 0: no limit.";
     publish_queue_limit: usize = "8m", size in "64k to 1g",
         "Bytes that may wait for Redis in each loop; beyond it, who publishes is closed with 1013.";
     feed_limit: usize = "8m", size in "64k to 1g",

@@ -18,13 +18,13 @@ use super::events::Event;
 use super::inbox::{Adoption, Newcomer};
 use crate::cause::{Cause, Refusal};
 use crate::config::OnGap;
-use crate::grant::Grant;
+use crate::grant::{Grant, Slow};
 use crate::hub::{ChannelId, Form, Variant};
 use crate::log::Level;
 use crate::socket::{Key, Phase, Rights, Socket};
 use crate::sys;
 use crate::timer::{Alarm, Millis};
-use crate::write_queue::Segment;
+use crate::write_queue::{NO_CHANNEL, Segment};
 use crate::ws::envelope::{self, Notice};
 use crate::ws::frame::{self, Data, OpCode};
 
@@ -41,6 +41,7 @@ impl Rights {
             sender: boxed(&grant.sender),
             echo: grant.echo,
             mirror: adoption.mirror,
+            latest: grant.slow == Slow::Latest,
             heartbeat: boxed(&grant.heartbeat),
             user: boxed(&grant.user),
             session: boxed(&grant.session),
@@ -60,6 +61,7 @@ impl EventLoop {
             Ok(()) if self.stop_by.is_some() || self.dispersing.is_some() => {
                 Err("the engine is stopping")
             }
+            Ok(()) if self.is_nearly_full() => Err("max-memory is nearly reached"),
             Ok(()) => {
                 let (user, address) = (grant.user.as_deref(), &adoption.remote_address);
                 self.shared.admission.enter(fd, user, address)
@@ -236,7 +238,7 @@ impl EventLoop {
                     self.release(key);
                 }
             } else if gap && socket.variant.form == Form::Envelope {
-                socket.queue(&segment, range, channel, now);
+                socket.queue(&segment, range, NO_CHANNEL, now);
                 self.counters().gaps_told.add(1);
                 self.make_dirty(key);
             } else if gap {

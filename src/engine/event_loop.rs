@@ -232,6 +232,7 @@ impl EventLoop {
         self.read_feed();
         self.serve_links();
         self.write_and_close();
+        self.shed();
         self.export_if_due();
         let sockets = &mut self.sockets;
         self.held.retain(|key| find(sockets, *key).is_some_and(|s| s.phase == Phase::Held));
@@ -315,10 +316,10 @@ impl EventLoop {
             }
         }
         self.dirty = dirty;
-        self.segments.clear();
+        self.segments.drain().for_each(|(_, segment)| segment.seal());
     }
 
-    fn close_doomed(&mut self, key: Key, cause: Cause) {
+    pub(super) fn close_doomed(&mut self, key: Key, cause: Cause) {
         let shared = &self.shared;
         let Some(socket) = find(&mut self.sockets, key) else { return };
         socket.close(cause, &shared.config, self.now);

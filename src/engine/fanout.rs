@@ -24,7 +24,7 @@ impl EventLoop {
             threshold: config.compression_threshold,
             counters: &self.shared.ports[self.number].counters,
         };
-        let mut delivered = 0;
+        let (mut delivered, mut dropped) = (0, 0);
         for group in self.hub.groups(id) {
             let segment = self.segments.entry((id, group.variant)).or_default();
             let range = segment.append(|out| encoder.message(out, group.variant, channel, payload));
@@ -33,7 +33,8 @@ impl EventLoop {
                 if own == Some(socket.key.into()) {
                     continue;
                 }
-                if socket.is_slow(config, now) {
+                let is_slow = socket.is_slow(config, now);
+                if is_slow && !socket.rights.latest {
                     if socket.is_listening() {
                         socket.doomed = true;
                         self.doomed.push((socket.key, Cause::Slow));
@@ -42,6 +43,11 @@ impl EventLoop {
                 }
                 socket.queue(segment, range, id, now);
                 delivered += 1;
+                if is_slow {
+                    let hub = &self.hub;
+                    let missed = |channel, count| envelope::dropped(hub.name(channel), count);
+                    dropped += socket.keep_latest(missed);
+                }
                 // A blocked socket is flushed when the kernel says that it takes more.
                 if !socket.is_blocked() && !std::mem::replace(&mut socket.dirty, true) {
                     self.dirty.push(socket.key);
@@ -51,6 +57,7 @@ impl EventLoop {
         let counters = self.counters();
         counters.messages.add(1);
         counters.delivered.add(delivered);
+        counters.dropped.add(dropped);
     }
 
     /// Queues a data frame for one socket alone.

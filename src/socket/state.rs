@@ -8,12 +8,11 @@ use std::os::fd::OwnedFd;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Key, Phase, Rights, Socket};
+use super::{Frames, Key, Phase, Rights, Socket};
 use crate::cause::Cause;
 use crate::hub::Variant;
 use crate::timer::Millis;
 use crate::write_queue::{QueueState, WriteQueue};
-use crate::ws::frame;
 #[cfg(test)]
 use crate::{hub::Form, ws::deflate::Window};
 
@@ -67,6 +66,7 @@ impl SocketState {
                 sender: Some("sender".into()),
                 echo: true,
                 mirror: false,
+                latest: true,
                 heartbeat: Some("heartbeat".into()),
                 user: Some("user".into()),
                 session: Some("session".into()),
@@ -91,6 +91,7 @@ impl<Name: Deref<Target = str>> Rights<Name> {
             sender: self.sender,
             echo: self.echo,
             mirror: self.mirror,
+            latest: self.latest,
             heartbeat: self.heartbeat,
             user: self.user,
             session: self.session,
@@ -122,7 +123,7 @@ impl Socket {
             admitted: self.admitted,
             cause: self.cause,
             rights: self.rights.renamed(),
-            queue: self.queue.export(frame::boundary_before, now),
+            queue: self.queue.export(&Frames, now),
             pong: self.pong,
             heard_ago: now - self.heard_at,
             sent_ago: now - self.sent_at,

@@ -10,6 +10,7 @@ use std::ops::ControlFlow;
 use super::deflate::Inflater;
 use super::frame::{self, Control, Data, Header, MAX_HEADER, OpCode};
 use crate::cause::Cause;
+use crate::meter;
 
 /// How much is allocated on the word of a frame's header alone; beyond it the buffer grows with
 /// what really came.
@@ -58,12 +59,14 @@ struct Open {
 
 /// The payload of all fragments so far, in one flat buffer: many small fragments cost no more than
 /// one large one.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Message {
     text: bool,
     payload: Vec<u8>,
     /// Text only: so many bytes are known to be whole characters of UTF-8.
     checked: usize,
+    /// What the buffer takes.
+    share: meter::Share,
     /// The payload is compressed. It is decompressed when it is whole: half a message of each socket
     /// is cheaper to keep than half a decompressor.
     compressed: bool,
@@ -301,7 +304,7 @@ impl Partial {
     fn open(&mut self, header: Header) {
         if let OpCode::Data(data @ (Data::Text | Data::Binary)) = header.opcode {
             let (text, compressed) = (data == Data::Text, header.rsv1);
-            self.message = Some(Message { text, payload: Vec::new(), checked: 0, compressed });
+            self.message = Some(Message { text, compressed, ..Message::default() });
         }
         self.frame = Some(Open { header, got: 0 });
     }
@@ -360,6 +363,7 @@ impl Message {
         }
         self.payload.reserve(payload.len().max(missing.min(TRUSTED_LENGTH) as usize));
         self.payload.extend_from_slice(payload);
+        self.share.set(self.payload.capacity());
         if self.text && !self.compressed {
             match std::str::from_utf8(&self.payload[self.checked..]) {
                 Ok(valid) => self.checked += valid.len(),

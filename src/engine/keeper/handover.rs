@@ -329,7 +329,7 @@ mod tests {
             Part::Taken,
             Part::Abort("why".into()),
         ];
-        golden::check(&parts, 0x21b8_4274_7ad0_a5f8);
+        golden::check(&parts, 0x392c_03e2_574b_01e4);
     }
 
     #[test]

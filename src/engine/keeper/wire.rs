@@ -311,7 +311,7 @@ pub(super) mod golden {
         );
         check_names::<crate::cause::Cause>(
             "Normal Lost GoingAway Protocol Unacceptable Utf8 NotGranted TooBig Internal Restart \
-             Overloaded Slow Gap PublishFailed NoPong Expired Kicked",
+             Overloaded Slow Shed Gap PublishFailed NoPong Expired Kicked",
         );
         check_names::<crate::hub::Form>("Raw Binary Envelope");
         check_names::<crate::socket::Phase>("Held Open Closing Ending");
