@@ -1,5 +1,6 @@
-//! `attack`: flooders that send what `--attack` says, as fast as the kernel takes it. Who is closed
-//! comes back at once, until `--tries` connections were made or `--seconds` are over.
+//! `attack`: flooders that send what `--attack` says, as fast as the kernel takes it; the first
+//! `--slow` of them read nothing. Who is closed comes back at once, until `--tries` connections were
+//! made or `--seconds` are over.
 //!
 //! It counts how the connections end; what they should end with is said by who calls it.
 
@@ -71,7 +72,8 @@ impl Flood {
         for seat in 0..sockets {
             let channel = [crowd.options.channel(seat)];
             let path = crowd.options.path(&channel, &channel, json!({}));
-            crowd.add(path);
+            let seat = crowd.add(path);
+            crowd.seats[seat].reads = seat >= crowd.options.slow;
         }
         Ok(Flood {
             attack,

@@ -6,7 +6,7 @@ import os
 
 import load
 from bystander import Bystander
-from harness import eventually, many_descriptors, print_figures
+from harness import descriptors, eventually, many_descriptors, print_figures
 
 # What of a hundred messages to bystanders the slowest may take. 100 ms is what they should, and do on a
 # machine of their own; here they share two cores with who floods them, and with whatever else runs.
@@ -118,4 +118,75 @@ def check_slow(made, redis, title, growth_mb=32, **options):
     faults = ('lost', 'doubled', 'reordered', 'bytes_behind_the_close')
     assert [slow[kind] for kind in faults] == [0, 0, 0, 0], figures
     assert memory[1] - memory[0] < growth_mb * 1024, figures
+    return figures
+
+
+def check_attack(made, redis, attack, title=None, **options):
+    """Flooders beside healthy browsers. Returns the figures; `endings` says how each kind ended."""
+    with bystanders(made, redis) as healthy:
+        figures = load.run(made, 'attack', attack=attack, pid=made.keeper(), **options)
+    told(
+        title or attack,
+        figures,
+        healthy,
+        connections=figures['tries'],
+        frames=figures['attack_frames'],
+        endings=figures['endings'],
+    )
+    return figures
+
+
+def grown(figures):
+    """Kilobytes of the process's own memory at the peak, beyond those at the beginning."""
+    before, peak, _ = figures['server']['anonymous_kb']
+    return peak - before
+
+
+def check_resets(made, redis, **options):
+    """Connections that end at any state of the protocol leave nothing."""
+    made.stats()
+    keeper = made.keeper()
+    before = descriptors(keeper)
+    with bystanders(made, redis) as healthy:
+        figures = load.run(made, 'resets', redis, pid=keeper, **options)
+        told('resets', figures, healthy, connections=figures['tries'], states=figures['states'])
+    assert figures['tries'] >= options['tries'], figures
+    assert all(count > 0 for count in figures['states'].values()), figures
+    # What a reset has overtaken was not heard, nothing else.
+    assert figures['impatient'] == 0, figures
+    is_empty(made)
+    eventually(lambda: descriptors(keeper) <= before, lambda: f'{descriptors(keeper)}, {before}')
+    eventually(
+        lambda: not redis.client.pubsub_channels(), lambda: redis.client.pubsub_channels()
+    )
+    return figures
+
+
+def check_herd(made, redis, back_95, back_100, **options):
+    """All connections of some are cut in a moment; they come back, and hear again."""
+    with bystanders(made, redis) as healthy:
+        figures = load.run(made, 'herd', redis, pid=made.keeper(), **options)
+    told(
+        'herd',
+        figures,
+        healthy,
+        cut_in_ms=figures['cut_in_ms'],
+        back_95_s=figures['back_95_s'],
+        back_100_s=figures['back_100_s'],
+        refused=figures['refused'],
+    )
+    assert figures['open_at_the_end'] == options['sockets'], figures
+    for kind in ('lost', 'doubled', 'reordered', 'strangers'):
+        assert figures[kind] == 0, figures
+    assert figures['back_95_s'] <= back_95 and figures['back_100_s'] <= back_100, figures
+    return figures
+
+
+def check_storm(made, redis, title, **options):
+    """More messages than anybody would send: Redis never cuts us off, and nothing is lost."""
+    redis.client.config_resetstat()
+    figures = check_fanout(made, redis, title, **options)
+    stats = redis.client.info('stats')
+    assert stats['client_output_buffer_limit_disconnections'] == 0, stats
+    assert made.stats()['redis_lost'] == 0
     return figures
