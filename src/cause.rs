@@ -34,6 +34,8 @@ pub enum Cause {
     Overloaded,
     /// The browser does not read.
     Slow,
+    /// The memory is used up (`max-memory`), and this browser is among the slowest.
+    Shed,
     /// A raw socket's channel lost continuity (`on-gap = close`).
     Gap,
     /// A published message failed or may have been lost on its way to Redis.
@@ -48,7 +50,7 @@ pub enum Cause {
 
 impl Cause {
     /// All of them, in the order of their counters.
-    pub const ALL: [Cause; 17] = [
+    pub const ALL: [Cause; 18] = [
         Cause::Normal,
         Cause::Lost,
         Cause::GoingAway,
@@ -61,6 +63,7 @@ impl Cause {
         Cause::Restart,
         Cause::Overloaded,
         Cause::Slow,
+        Cause::Shed,
         Cause::Gap,
         Cause::PublishFailed,
         Cause::NoPong,
@@ -83,6 +86,7 @@ impl Cause {
             Cause::Restart => (1012, "restarting", "restart"),
             Cause::Overloaded => (1013, "overloaded", "overloaded"),
             Cause::Slow => (4008, "too slow", "slow"),
+            Cause::Shed => (4008, "too slow", "shed"),
             Cause::Gap => (1012, "continuity lost", "gap"),
             Cause::PublishFailed => (1012, "a message may be lost", "publish_failed"),
             Cause::NoPong => (4012, "no pong", "no_pong"),

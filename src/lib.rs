@@ -24,6 +24,7 @@ pub mod cause;
 pub mod config;
 pub mod error;
 pub mod log;
+pub mod meter;
 pub mod sys;
 
 // Floor 1, codecs.

@@ -76,8 +76,11 @@ fn defaults_are_what_they_were() {
     assert_eq!(config.read_batch, 256 << 10);
     assert_eq!(config.max_message_size, 64 << 10);
     assert_eq!(config.max_redis_message_size, 16 << 20);
+    assert!(config.compression);
+    assert_eq!(config.compression_threshold, 1 << 10);
     assert_eq!(config.write_queue_limit, 256 << 10);
     assert_eq!(config.write_queue_age, seconds(10));
+    assert_eq!(config.max_memory, 0);
     assert_eq!(config.publish_queue_limit, 8 << 20);
     assert_eq!(config.feed_limit, 8 << 20);
     assert_eq!(config.inbox_limit, 1024);
@@ -101,7 +104,7 @@ fn defaults_are_what_they_were() {
     assert_eq!(config.trusted_proxies, "");
     assert_eq!(config.stop_timeout, seconds(5));
     assert_eq!(config.log_level, Level::Info);
-    assert_eq!(keys().len(), 33);
+    assert_eq!(keys().len(), 36);
 }
 
 #[test]
@@ -149,7 +152,7 @@ fn every_range_of_numbers_holds_at_its_edges() {
         let text = set(key.name, &format!("{above}{}", &high[unit..])).unwrap_err();
         assert!(text.contains("out of range") && text.contains(key.range), "{text}");
     }
-    assert_eq!(ranges, 26);
+    assert_eq!(ranges, 28);
     assert!(set("max-message-size", "124").is_err());
     assert!(set("ping-interval", "99ms").is_err());
     assert_eq!(set("ping-interval", "0").unwrap().ping_interval, Duration::ZERO);

@@ -9,7 +9,7 @@ use std::path::Path;
 
 /// The nouns of each floor, from the ground up.
 const FLOORS: [&[&str]; 6] = [
-    &["error", "cause", "config", "log", "sys", "testing"],
+    &["error", "cause", "config", "log", "meter", "sys", "testing"],
     &["resp", "ws"],
     &["echo", "grant", "hub", "timer", "write_queue"],
     &["redis", "socket"],

@@ -92,10 +92,16 @@ table! {
         "The largest message from a browser; a larger one closes its socket with 1009.";
     max_redis_message_size: usize = "16m", size in "1k to 512m",
         "The largest message from Redis; a larger one breaks the connection, and the gap is told.";
+    compression: bool = "on", switch in "on or off",
+        "Whether permessage-deflate is agreed on with browsers that offer it.";
+    compression_threshold: usize = "1k", size in "0 to 1m",
+        "Messages of fewer bytes are not compressed.";
     write_queue_limit: usize = "256k", size in "4k to 1g",
         "Bytes that may wait for a browser that does not read before it is closed with 4008.";
     write_queue_age: Duration = "10s", time in "100ms to 10m",
         "How long a byte may wait for a browser that does not read before it is closed with 4008.";
+    max_memory: usize = "0", size in "1m to 1024g, or 0",
+        "Memory for sockets and what waits in them; near it, the slowest are closed. 0: no limit.";
     publish_queue_limit: usize = "8m", size in "64k to 1g",
         "Bytes that may wait for Redis in each loop; beyond it, who publishes is closed with 1013.";
     feed_limit: usize = "8m", size in "64k to 1g",

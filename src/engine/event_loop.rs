@@ -29,6 +29,7 @@ use crate::log::Level;
 use crate::socket::{Due, Key, Phase, Socket};
 use crate::timer::{Alarm, Millis, Timers};
 use crate::write_queue::Segment;
+use crate::ws::deflate::{Deflater, Inflater};
 
 /// Tokens that are no socket's: no socket's key gets this high.
 pub(super) const WAKER: Token = Token(usize::MAX);
@@ -93,6 +94,10 @@ pub struct EventLoop {
     /// More waits in the embedded broker's feed.
     pub(super) feed_waits: bool,
     pub(super) read_buffer: Vec<u8>,
+    /// Compresses for all its sockets.
+    pub(super) deflater: Deflater,
+    /// Decompresses for all its sockets.
+    pub(super) inflater: Inflater,
     scratch: Vec<u8>,
     /// The time by which a loop that was told to stop has ended.
     pub(super) stop_by: Option<Millis>,
@@ -126,6 +131,8 @@ impl EventLoop {
             resubscribe: Alarm::default(),
             feed_waits: false,
             read_buffer: vec![0; READ_BUFFER],
+            deflater: Deflater::default(),
+            inflater: Inflater::default(),
             scratch: Vec::new(),
             stop_by: None,
             dispersing: None,
@@ -225,6 +232,7 @@ impl EventLoop {
         self.read_feed();
         self.serve_links();
         self.write_and_close();
+        self.shed();
         self.export_if_due();
         let sockets = &mut self.sockets;
         self.held.retain(|key| find(sockets, *key).is_some_and(|s| s.phase == Phase::Held));
@@ -308,10 +316,10 @@ impl EventLoop {
             }
         }
         self.dirty = dirty;
-        self.segments.clear();
+        self.segments.drain().for_each(|(_, segment)| segment.seal());
     }
 
-    fn close_doomed(&mut self, key: Key, cause: Cause) {
+    pub(super) fn close_doomed(&mut self, key: Key, cause: Cause) {
         let shared = &self.shared;
         let Some(socket) = find(&mut self.sockets, key) else { return };
         socket.close(cause, &shared.config, self.now);

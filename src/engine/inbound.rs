@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use super::event_loop::{EventLoop, find};
 use crate::cause::Cause;
-use crate::hub::Variant;
+use crate::hub::Form;
 use crate::log::Level;
 use crate::redis::publisher::Receipt;
 use crate::socket::{Key, Phase};
@@ -31,7 +31,7 @@ impl EventLoop {
         let mut budget = buffer.len();
         // A held socket is read when it is released: what it says may be published only once it
         // hears itself.
-        while let Some(socket) = self.socket(key).filter(|socket| socket.phase != Phase::Held) {
+        while let Some(socket) = find(&mut self.sockets, key).filter(|s| s.phase != Phase::Held) {
             // It is closed at the end of this turn, and nothing that it says before that counts.
             // Then it is read on, for the browser's close frame.
             if socket.doomed && socket.phase == Phase::Open {
@@ -52,7 +52,7 @@ impl EventLoop {
                     match socket.phase {
                         Phase::Open | Phase::Held => self.take_input(key, input),
                         Phase::Closing => {
-                            if socket.hears_close(input, max) {
+                            if socket.hears_close(input, max, &mut self.inflater) {
                                 self.answer_close(key, None);
                             }
                         }
@@ -93,7 +93,12 @@ impl EventLoop {
         let max = self.shared.config.max_message_size;
         let Some(socket) = self.socket(key) else { return };
         let mut assembler = socket.take_assembler();
-        let fed = assembler.feed(input, max, &mut |incoming| self.incoming(key, incoming));
+        let deflate = socket.variant.deflate;
+        // Out of the loop, so that the loop can work on what comes out.
+        let mut inflater = std::mem::take(&mut self.inflater);
+        let used = deflate.and(Some(&mut inflater));
+        let fed = assembler.feed(input, max, used, &mut |incoming| self.incoming(key, incoming));
+        self.inflater = inflater;
         if let Some(socket) = self.socket(key)
             && socket.phase == Phase::Open
         {
@@ -147,7 +152,7 @@ impl EventLoop {
             let data = if text.is_some() { Data::Text } else { Data::Binary };
             return self.mirror(key, data, payload);
         }
-        let (channels, payload) = if socket.variant == Variant::Envelope {
+        let (channels, payload) = if socket.variant.form == Form::Envelope {
             let sent = envelope::parse(text.ok_or(Cause::Unacceptable)?)?;
             if sent.binary && rights.sender.is_some() {
                 return Err(Cause::Unacceptable);
@@ -179,8 +184,7 @@ impl EventLoop {
         if socket.is_slow(&self.shared.config, self.now) {
             return Err(Cause::Slow);
         }
-        socket.queue_frame(OpCode::Data(data), payload, self.now);
-        self.make_dirty(key);
+        self.queue_data(key, data, payload);
         self.counters().received.add(1);
         Ok(())
     }
@@ -281,7 +285,7 @@ impl EventLoop {
         });
         let Some(key) = receipt.socket.map(Key::from) else { return };
         let Some(socket) = self.socket(key) else { return };
-        if socket.variant == Variant::Envelope {
+        if socket.variant.form == Form::Envelope {
             let mut notice = Vec::new();
             envelope::notice(&mut notice, Notice::Dropped, &receipt.channel);
             socket.queue_frame(OpCode::Data(Data::Text), &notice, now);

@@ -16,6 +16,7 @@ mod inbox;
 pub mod keeper;
 mod links;
 mod local;
+mod memory;
 mod stats;
 mod transfer;
 

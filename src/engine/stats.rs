@@ -73,6 +73,14 @@ counters! {
     messages,
     /// Messages queued for a socket: one message to a hundred sockets counts a hundred.
     delivered,
+    /// Messages queued and then left out for a newer one (`slow` is `latest` in the grant).
+    dropped,
+    /// Frames that were compressed: one for each variant of a message, however many hear it.
+    compressed,
+    /// Bytes of these before.
+    compressed_from,
+    /// Bytes of these after.
+    compressed_to,
     /// Messages from browsers.
     received,
     /// Messages from browsers that their grant does not let go anywhere.

@@ -7,6 +7,7 @@
 
 mod state;
 
+use std::collections::HashMap;
 use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -16,10 +17,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::cause::{Cause, Refusal};
 use crate::config::Config;
-use crate::hub::Variant;
+use crate::hub::{Form, Variant};
 use crate::sys;
 use crate::timer::{Alarm, Millis};
-use crate::write_queue::{HANDSHAKE, NO_CHANNEL, Segment, WriteQueue};
+use crate::write_queue::{HANDSHAKE, NO_CHANNEL, Segment, Units, WriteQueue};
+use crate::ws::deflate::Inflater;
 use crate::ws::frame::{self, OpCode};
 use crate::ws::message::{Assembler, Incoming};
 
@@ -59,6 +61,19 @@ impl From<Key> for u64 {
     }
 }
 
+/// What waits for a socket are frames.
+struct Frames;
+
+impl Units for Frames {
+    fn around(&self, bytes: &[u8], at: usize) -> (usize, usize) {
+        frame::around(bytes, at)
+    }
+
+    fn last(&self, bytes: &[u8]) -> (usize, u32) {
+        frame::last(bytes)
+    }
+}
+
 /// How far a socket's life is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
@@ -85,6 +100,8 @@ pub struct Rights<Name = Rc<str>> {
     pub echo: bool,
     /// Returns every message as it came (`wsredis-echo:`).
     pub mirror: bool,
+    /// Too slow, it is not closed but gets only the newest message of each channel.
+    pub latest: bool,
     /// Sent when idle; the same text from the browser is swallowed.
     pub heartbeat: Option<Box<str>>,
     /// Opaque, for kicks, limits and logs.
@@ -138,6 +155,10 @@ pub struct Socket {
     pub rights: Box<Rights>,
     assembler: Assembler,
     queue: WriteQueue,
+    /// How many messages of a channel were forgotten, as the notice that waits tells it: only of one
+    /// that is slow and has [`Rights::latest`].
+    #[allow(clippy::box_collection, reason = "hardly any socket has one, and each would pay")]
+    missed: Option<Box<HashMap<u32, u32>>>,
     /// The payload of the latest ping, while earlier bytes block the way. At most one pong waits.
     pong: Option<Box<[u8]>>,
     heard_at: Millis,
@@ -150,14 +171,21 @@ pub struct Socket {
 
 impl Socket {
     /// A held socket that will answer its handshake with `answer`.
-    pub fn new(fd: OwnedFd, key: Key, rights: Rights, answer: Vec<u8>, now: Millis) -> Self {
+    pub fn new(
+        fd: OwnedFd,
+        key: Key,
+        variant: Variant,
+        rights: Rights,
+        answer: Vec<u8>,
+        now: Millis,
+    ) -> Self {
         let mut queue = WriteQueue::default();
         let len = answer.len() as u32;
         queue.push(&Segment::new(answer), (0, len), HANDSHAKE, now);
         Socket {
             fd,
             key,
-            variant: Variant::default(),
+            variant,
             phase: Phase::Held,
             dirty: false,
             doomed: false,
@@ -169,6 +197,7 @@ impl Socket {
             rights: Box::new(rights),
             assembler: Assembler::default(),
             queue,
+            missed: None,
             pong: None,
             heard_at: now,
             sent_at: now,
@@ -210,8 +239,13 @@ impl Socket {
 
     /// Queues a frame of this socket's own.
     pub fn queue_frame(&mut self, opcode: OpCode, payload: &[u8], now: Millis) {
-        let mut bytes = Vec::with_capacity(payload.len() + 10);
+        let mut bytes = Vec::with_capacity(payload.len() + frame::MAX_HEADER);
         frame::append(&mut bytes, opcode, payload);
+        self.queue_own(bytes, now);
+    }
+
+    /// Queues whole frames of this socket's own.
+    pub fn queue_own(&mut self, bytes: Vec<u8>, now: Millis) {
         let len = bytes.len() as u32;
         self.queue(&Segment::new(bytes), (0, len), NO_CHANNEL, now);
     }
@@ -233,6 +267,37 @@ impl Socket {
         self.queue.is_blocked()
             && (self.queue.bytes() > config.write_queue_limit
                 || u128::from(self.queue.age(now)) > config.write_queue_age.as_millis())
+    }
+
+    /// Forgets all but the newest message of each channel. With the envelope it is told what it
+    /// misses, before that message: `notice` makes the text, of a channel and how many messages.
+    /// Returns how many were forgotten.
+    pub fn keep_latest(&mut self, mut notice: impl FnMut(u32, u32) -> Vec<u8>) -> u64 {
+        let (is_told, missed) = (self.variant.form == Form::Envelope, &mut self.missed);
+        let mut forgotten = 0;
+        self.queue.keep_latest(&Frames, |channel, count, told_before| {
+            forgotten += u64::from(count);
+            if !is_told {
+                return None;
+            }
+            let missed = missed.get_or_insert_default().entry(channel).or_default();
+            // What was told and is on its way counts no more.
+            *missed = if told_before { missed.saturating_add(count) } else { count };
+            let mut bytes = Vec::new();
+            frame::append(&mut bytes, OpCode::Data(frame::Data::Text), &notice(channel, *missed));
+            Some(bytes)
+        });
+        forgotten
+    }
+
+    /// For how many milliseconds its oldest byte has waited; or nothing waits.
+    pub fn waits_for(&self, now: Millis) -> Option<u32> {
+        (!self.queue.is_empty()).then(|| self.queue.age(now))
+    }
+
+    /// Is a part of a message there, and the rest has not come?
+    pub fn is_amid_message(&self) -> bool {
+        !self.assembler.is_idle()
     }
 
     /// Answers a ping; of several, only the latest, if earlier bytes block the way.
@@ -264,15 +329,22 @@ impl Socket {
     }
 
     /// In [`Phase::Closing`]: is the browser's close frame among these bytes?
-    pub fn hears_close(&mut self, input: &mut [u8], max_message: usize) -> bool {
+    pub fn hears_close(
+        &mut self,
+        input: &mut [u8],
+        max_message: usize,
+        inflater: &mut Inflater,
+    ) -> bool {
         let mut closed = false;
-        let fed = self.assembler.feed(input, max_message, &mut |incoming| match incoming {
-            Incoming::Close(_) => {
-                closed = true;
-                ControlFlow::Break(())
-            }
-            _ => ControlFlow::Continue(()),
-        });
+        let inflater = self.variant.deflate.and(Some(inflater));
+        let fed =
+            self.assembler.feed(input, max_message, inflater, &mut |incoming| match incoming {
+                Incoming::Close(_) => {
+                    closed = true;
+                    ControlFlow::Break(())
+                }
+                _ => ControlFlow::Continue(()),
+            });
         // What we can not read any more will not become a close frame.
         closed || fed.is_err()
     }
@@ -285,16 +357,18 @@ impl Socket {
         }
         self.cause = Some(cause);
         self.pong = None;
-        if cause == Cause::Slow {
-            self.queue.truncate(|bytes, at, channel| match channel {
-                HANDSHAKE => bytes.len(),
-                _ => frame::boundary_after(bytes, at),
-            });
+        if matches!(cause, Cause::Slow | Cause::Shed) {
+            self.queue.truncate(&Frames);
         }
         self.push_close(cause.code(), cause.reason(), now);
         let fatal = matches!(
             cause,
-            Cause::Slow | Cause::Protocol | Cause::Utf8 | Cause::TooBig | Cause::NoPong
+            Cause::Slow
+                | Cause::Shed
+                | Cause::Protocol
+                | Cause::Utf8
+                | Cause::TooBig
+                | Cause::NoPong
         );
         if fatal {
             self.end(now + ENDING_MS);

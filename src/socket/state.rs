@@ -8,12 +8,13 @@ use std::os::fd::OwnedFd;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Key, Phase, Rights, Socket};
+use super::{Frames, Key, Phase, Rights, Socket};
 use crate::cause::Cause;
 use crate::hub::Variant;
 use crate::timer::Millis;
 use crate::write_queue::{QueueState, WriteQueue};
-use crate::ws::frame;
+#[cfg(test)]
+use crate::{hub::Form, ws::deflate::Window};
 
 /// Everything that a socket is but its descriptor.
 #[derive(Debug, Serialize, Deserialize)]
@@ -56,7 +57,7 @@ impl SocketState {
             channels: vec!["a".into(), "b".into()],
             input: vec![1, 2, 3],
             gap_in: Some(300),
-            variant: Variant::Envelope,
+            variant: Variant { form: Form::Envelope, deflate: Window::new(11) },
             phase: Phase::Closing,
             admitted: true,
             cause: Some(Cause::Kicked),
@@ -65,6 +66,7 @@ impl SocketState {
                 sender: Some("sender".into()),
                 echo: true,
                 mirror: false,
+                latest: true,
                 heartbeat: Some("heartbeat".into()),
                 user: Some("user".into()),
                 session: Some("session".into()),
@@ -89,6 +91,7 @@ impl<Name: Deref<Target = str>> Rights<Name> {
             sender: self.sender,
             echo: self.echo,
             mirror: self.mirror,
+            latest: self.latest,
             heartbeat: self.heartbeat,
             user: self.user,
             session: self.session,
@@ -120,7 +123,7 @@ impl Socket {
             admitted: self.admitted,
             cause: self.cause,
             rights: self.rights.renamed(),
-            queue: self.queue.export(frame::boundary_before, now),
+            queue: self.queue.export(&Frames, now),
             pong: self.pong,
             heard_ago: now - self.heard_at,
             sent_ago: now - self.sent_at,
@@ -135,7 +138,6 @@ impl Socket {
     /// its loop's to see to.
     pub fn import(fd: OwnedFd, key: Key, state: SocketState, now: Millis) -> Self {
         Socket {
-            variant: state.variant,
             phase: state.phase,
             admitted: state.admitted,
             cause: state.cause,
@@ -146,7 +148,7 @@ impl Socket {
             pinged_at: state.pinged_ago.map(|ago| now.saturating_sub(ago)),
             expires_at: state.expires_in.map(|left| now.saturating_add(left)),
             limit_at: now.saturating_add(state.limit_in),
-            ..Socket::new(fd, key, state.rights.renamed(), Vec::new(), now)
+            ..Socket::new(fd, key, state.variant, state.rights.renamed(), Vec::new(), now)
         }
     }
 }

@@ -36,6 +36,8 @@ pub struct Offer<'a> {
     pub address: &'a str,
     pub mirror: bool,
     pub unix: bool,
+    /// What the answer agrees on, the value of `Sec-WebSocket-Extensions`.
+    pub extensions: Option<&'a str>,
 }
 
 impl Default for Offer<'_> {
@@ -47,6 +49,7 @@ impl Default for Offer<'_> {
             address: "",
             mirror: false,
             unix: false,
+            extensions: None,
         }
     }
 }
@@ -113,9 +116,12 @@ impl Bench {
     /// What a host would hand over for `offer`.
     pub fn adoption(&self, fd: OwnedFd, offer: Offer<'_>) -> Adoption {
         let mut answer = ANSWER.to_owned();
+        let mut add = |line: &str| answer.insert_str(answer.len() - 2, line);
         if offer.envelope {
-            let line = answer.len() - 2;
-            answer.insert_str(line, "Sec-WebSocket-Protocol: wsredis.v1\r\n");
+            add("Sec-WebSocket-Protocol: wsredis.v1\r\n");
+        }
+        if let Some(extensions) = offer.extensions {
+            add(&format!("Sec-WebSocket-Extensions: {extensions}\r\n"));
         }
         Adoption {
             fd,

@@ -178,7 +178,7 @@ pub fn descriptors(process: u32) -> usize {
 }
 
 /// The version of the wire that this speaks.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// The numbers of the messages.
 pub const LEASE: u8 = 1;

@@ -329,7 +329,7 @@ mod tests {
             Part::Taken,
             Part::Abort("why".into()),
         ];
-        golden::check(&parts, 0x76f8_8ee1_398d_b64c);
+        golden::check(&parts, 0x392c_03e2_574b_01e4);
     }
 
     #[test]
