@@ -61,6 +61,7 @@ struct Plan {
     state: State,
     reset: bool,
     began: Instant,
+    is_open: bool,
     is_over: bool,
 }
 
@@ -84,7 +85,13 @@ impl Resets {
             crowd.add(path);
         }
         let source = Source::new(crowd);
-        let plan = Plan { state: State::Opened, reset: true, began: crowd.began, is_over: false };
+        let plan = Plan {
+            state: State::Opened,
+            reset: true,
+            began: crowd.began,
+            is_open: false,
+            is_over: false,
+        };
         let mut resets = Resets {
             plans: vec![plan; sockets],
             heard: vec![false; sockets],
@@ -104,8 +111,13 @@ impl Resets {
     fn plan(&mut self, crowd: &mut Crowd, seat: usize) {
         let is_over = self.tries >= crowd.options.tries;
         let state = STATES[self.dice.below(STATES.len() as u64) as usize];
-        self.plans[seat] =
-            Plan { state, reset: self.dice.one_in(2), began: Instant::now(), is_over };
+        self.plans[seat] = Plan {
+            state,
+            reset: self.dice.one_in(2),
+            began: Instant::now(),
+            is_open: false,
+            is_over,
+        };
         self.heard[seat] = false;
         self.tries += u64::from(!is_over);
         crowd.seats[seat].ask_limit = match state {
@@ -127,6 +139,10 @@ impl Resets {
 }
 
 impl Scenario for Resets {
+    fn opened(&mut self, seat: usize, _: Instant) {
+        self.plans[seat].is_open = true;
+    }
+
     fn greet(&mut self, crowd: &mut Crowd, seat: usize, _: Instant) {
         let state = self.plans[seat].state;
         let Some(browser) = crowd.open(seat) else { return };
@@ -163,7 +179,8 @@ impl Scenario for Resets {
         for seat in 0..self.plans.len() {
             let plan = self.plans[seat];
             let browser = crowd.seats[seat].browser.as_ref();
-            let is_over = browser.is_some_and(|browser| browser.is_over());
+            // When the end comes along with the answer to the close frame, nothing is left.
+            let is_over = plan.is_open && browser.is_none_or(|browser| browser.is_over());
             let is_impatient = browser.is_some() && now - plan.began > PATIENCE;
             self.impatient += u64::from(is_impatient && !is_over);
             let is_time = match plan.state {
