@@ -560,9 +560,9 @@ impl Socket {
 
     /// Lets go of the descriptor. Shut down rather than only closed: a child of the host may have
     /// inherited it. A socket that did not read to its end is reset, so that the kernel keeps
-    /// nothing for it.
+    /// nothing for it; a slow one has not, even if the kernel has taken what was left for it.
     pub fn cut(self) {
-        if !self.queue.is_empty() {
+        if !self.queue.is_empty() || self.cause == Some(Cause::Slow) {
             sys::reset_on_close(&self.fd);
         }
         sys::shutdown(&self.fd);
