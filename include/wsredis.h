@@ -604,7 +604,7 @@ WSREDIS_MUST_USE
 wsredis_status wsredis_engine_next_event(wsredis_engine *engine, wsredis_event *out_event);
 
 /**
- * Judges an upgrade and its Origin, chooses the subprotocol, and writes the whole HTTP answer to
+ * Judges an upgrade and its Origin, chooses subprotocol and compression, and writes the whole HTTP answer to
  * `buf`: a 101, or the refusal with its body. The host writes a refusal itself and hands a 101 to
  * `wsredis_engine_adopt`.
  *

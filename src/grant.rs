@@ -42,6 +42,18 @@ pub struct Grant {
     pub format: Format,
     /// Origins that are allowed for this handshake besides `allowed-origins`.
     pub origins: Vec<String>,
+    /// What happens when it does not read.
+    pub slow: Slow,
+}
+
+/// What happens to a socket that is too slow for its messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Slow {
+    /// It is closed.
+    #[default]
+    Close,
+    /// Only the newest message of each channel is kept for it.
+    Latest,
 }
 
 /// How payloads are put into frames.
@@ -99,6 +111,8 @@ struct Fields<'a> {
     format: Option<&'a RawValue>,
     #[serde(borrow, deserialize_with = "present")]
     origins: Option<&'a RawValue>,
+    #[serde(borrow, deserialize_with = "present")]
+    slow: Option<&'a RawValue>,
 }
 
 /// serde takes `null` for an absent `Option`; here it is a value, and for most fields a wrong one.
@@ -145,6 +159,7 @@ fn read(json: &[u8], max_channels: usize) -> std::result::Result<Grant, String> 
         subprotocol: field("subprotocol", fields.subprotocol, subprotocol)?,
         format: field("format", fields.format, format)?.unwrap_or_default(),
         origins: field("origins", fields.origins, origins)?.unwrap_or_default(),
+        slow: field("slow", fields.slow, slow)?.unwrap_or_default(),
     })
 }
 
@@ -277,6 +292,15 @@ fn format(raw: &str) -> std::result::Result<Format, String> {
     }
 }
 
+fn slow(raw: &str) -> std::result::Result<Slow, String> {
+    let must_be = "\"close\" or \"latest\"";
+    match typed::<String>(raw, must_be)?.as_str() {
+        "close" => Ok(Slow::Close),
+        "latest" => Ok(Slow::Latest),
+        _ => Err(format!("must be {must_be}")),
+    }
+}
+
 fn origins(raw: &str) -> std::result::Result<Vec<String>, String> {
     let origins: Vec<String> = typed(raw, "a list of origins, like [\"https://example.org\"]")?;
     if origins.len() > MAX_ORIGINS {
@@ -337,7 +361,7 @@ mod tests {
             r#"{"subscribe": ["news", "n\u00e9ws"], "publish": ["chat"],
                 "sender": {"id": 7, "n": null}, "echo": true, "user": "u7", "session": "s7",
                 "expires_in": 1.5, "heartbeat": "--beat--", "subprotocol": "wsredis.v1",
-                "format": "binary",
+                "format": "binary", "slow": "latest",
                 "origins": ["https://a.example", "http://[::1]:8080"]}"#,
         );
         let text = |text: &str| Some(text.to_owned());
@@ -353,6 +377,7 @@ mod tests {
             subprotocol: text("wsredis.v1"),
             format: Format::Binary,
             origins: vec!["https://a.example".into(), "http://[::1]:8080".into()],
+            slow: Slow::Latest,
         };
         assert_eq!(grant, expected);
     }
@@ -383,7 +408,7 @@ mod tests {
 
     #[test]
     fn fields_that_are_unknown_or_come_later_are_refused_by_name() {
-        for name in ["replay", "retain", "slow", "Subscribe", "subscribe ", "channels", ""] {
+        for name in ["replay", "retain", "presence", "Subscribe", "subscribe ", "channels", ""] {
             refuses(&format!("{{\"{name}\": 1}}"), &["unknown field", &format!("`{name}`")]);
         }
         let long = "x".repeat(60_000);
@@ -406,6 +431,7 @@ mod tests {
             "subprotocol",
             "format",
             "origins",
+            "slow",
         ] {
             refuses(
                 &format!("{{\"{name}\": null, \"{name}\": null}}"),
@@ -418,7 +444,7 @@ mod tests {
     fn wrong_types_are_refused_with_the_field_and_what_it_must_be() {
         let values =
             ["null", "true", "7", "-1.5", "\"text\"", "[]", "[7]", "[null]", "{}", "{\"a\":1}"];
-        let right: [(&str, &[&str]); 10] = [
+        let right: [(&str, &[&str]); 11] = [
             ("subscribe", &["[]"]),
             ("publish", &["[]"]),
             ("origins", &["[]"]),
@@ -429,6 +455,7 @@ mod tests {
             ("heartbeat", &["\"text\""]),
             ("subprotocol", &["\"text\""]),
             ("format", &[]),
+            ("slow", &[]),
         ];
         for (name, right) in right {
             for value in values {
@@ -587,6 +614,7 @@ mod tests {
     fn formats_are_two() {
         assert_eq!(accepts(r#"{"format": "auto"}"#).format, Format::Auto);
         assert_eq!(accepts(r#"{"format": "binary"}"#).format, Format::Binary);
+        assert_eq!(accepts(r#"{"slow": "close"}"#).slow, Slow::Close);
         for value in ["Auto", "text", ""] {
             refuses(&format!("{{\"format\": \"{value}\"}}"), &["format must be \"auto\" or"]);
         }

@@ -12,12 +12,14 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 use slab::Slab;
 
+use crate::ws::deflate::Window;
+
 /// A channel's number inside its loop. Reused after the channel is gone.
 pub type ChannelId = u32;
 
-/// How a message is put on the wire; encoded once per variant that anyone listens in.
+/// What is made of a message's payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-pub enum Variant {
+pub enum Form {
     /// The bare payload: text if it is UTF-8, else binary.
     #[default]
     Raw,
@@ -25,6 +27,22 @@ pub enum Variant {
     Binary,
     /// `wsredis.v1`: a JSON text frame that names the channel.
     Envelope,
+}
+
+/// How a message is put on the wire; encoded once per variant that anyone listens in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct Variant {
+    /// What is in its frames.
+    pub form: Form,
+    /// How they are compressed, if at all.
+    pub deflate: Option<Window>,
+}
+
+impl From<Form> for Variant {
+    /// Without compression.
+    fn from(form: Form) -> Self {
+        Variant { form, deflate: None }
+    }
 }
 
 /// How far a channel's subscription is.
@@ -474,8 +492,8 @@ mod tests {
     #[test]
     fn the_first_listener_makes_a_channel_wanted_and_the_last_lets_it_linger() {
         let mut hub = Hub::default();
-        hub.join(0, Variant::Raw, &names(&["a", "b"]));
-        hub.join(1, Variant::Envelope, &names(&["b"]));
+        hub.join(0, Form::Raw.into(), &names(&["a", "b"]));
+        hub.join(1, Form::Envelope.into(), &names(&["b"]));
         let wanted: Vec<_> = hub.take_wanted().iter().map(|(_, name)| name.to_string()).collect();
         assert_eq!(wanted, ["a", "b"]);
         assert!(hub.take_wanted().is_empty());
@@ -493,9 +511,9 @@ mod tests {
     #[test]
     fn a_channel_that_was_heard_elsewhere_is_not_asked_for_again() {
         let mut hub = Hub::default();
-        hub.join(0, Variant::Raw, &names(&["a", "b"]));
+        hub.join(0, Form::Raw.into(), &names(&["a", "b"]));
         confirm_all(&mut hub);
-        hub.join(1, Variant::Raw, &names(&["c"]));
+        hub.join(1, Form::Raw.into(), &names(&["c"]));
         leave(&mut hub, 0);
         let mut next = Hub::default();
         let states = hub.export();
@@ -503,7 +521,7 @@ mod tests {
         assert_eq!((of("a").confirmed, of("b").confirmed, of("c").confirmed), (true, true, false));
         let a = next.import_heard("a");
         next.import_heard("b");
-        next.join(0, Variant::Raw, &names(&["b", "c"]));
+        next.join(0, Form::Raw.into(), &names(&["b", "c"]));
         assert_eq!(next.unheard(), 1);
         let wanted: Vec<_> = next.take_wanted().into_iter().map(|(_, name)| name).collect();
         assert_eq!(wanted, [Rc::from("c")]);
@@ -514,10 +532,10 @@ mod tests {
     #[test]
     fn who_comes_back_while_the_channel_lingers_costs_redis_nothing() {
         let mut hub = Hub::default();
-        hub.join(0, Variant::Raw, &names(&["a"]));
+        hub.join(0, Form::Raw.into(), &names(&["a"]));
         confirm_all(&mut hub);
         leave(&mut hub, 0);
-        hub.join(0, Variant::Raw, &names(&["a"]));
+        hub.join(0, Form::Raw.into(), &names(&["a"]));
         let a = hub.find("a").unwrap();
         assert!(hub.is_confirmed(a) && hub.take_wanted().is_empty());
         assert_eq!(hub.linger_over(a), None);
@@ -526,12 +544,12 @@ mod tests {
     #[test]
     fn who_comes_back_while_it_leaves_is_confirmed_by_the_last_answer_only() {
         let mut hub = Hub::default();
-        hub.join(0, Variant::Raw, &names(&["a"]));
+        hub.join(0, Form::Raw.into(), &names(&["a"]));
         hub.take_wanted();
         leave(&mut hub, 0);
         let a = hub.find("a").unwrap();
         hub.linger_over(a).unwrap();
-        hub.join(1, Variant::Raw, &names(&["a"]));
+        hub.join(1, Form::Raw.into(), &names(&["a"]));
         assert_eq!(hub.take_wanted().len(), 1);
         // Redis answers SUBSCRIBE, UNSUBSCRIBE, SUBSCRIBE, in this order.
         assert_eq!(hub.subscribed("a"), None);
@@ -542,12 +560,12 @@ mod tests {
     #[test]
     fn who_comes_and_goes_while_it_leaves_changes_nothing() {
         let mut hub = Hub::default();
-        hub.join(0, Variant::Raw, &names(&["a"]));
+        hub.join(0, Form::Raw.into(), &names(&["a"]));
         confirm_all(&mut hub);
         leave(&mut hub, 0);
         let a = hub.find("a").unwrap();
         hub.linger_over(a);
-        hub.join(1, Variant::Raw, &names(&["a"]));
+        hub.join(1, Form::Raw.into(), &names(&["a"]));
         assert_eq!(leave(&mut hub, 1), []);
         assert!(hub.take_wanted().is_empty());
         assert_eq!(hub.unsubscribed("a"), Some(a));
@@ -557,7 +575,7 @@ mod tests {
     #[test]
     fn a_channel_that_nobody_asked_for_is_gone_at_once() {
         let mut hub = Hub::default();
-        hub.join(0, Variant::Raw, &names(&["a"]));
+        hub.join(0, Form::Raw.into(), &names(&["a"]));
         let a = hub.find("a").unwrap();
         assert_eq!(leave(&mut hub, 0), [Left::Gone(a)]);
         assert!(hub.is_empty() && hub.take_wanted().is_empty());
@@ -566,8 +584,8 @@ mod tests {
     #[test]
     fn a_lost_link_marks_a_gap_and_forgets_channels_without_listeners() {
         let mut hub = Hub::default();
-        hub.join(0, Variant::Raw, &names(&["a"]));
-        hub.join(1, Variant::Raw, &names(&["b"]));
+        hub.join(0, Form::Raw.into(), &names(&["a"]));
+        hub.join(1, Form::Raw.into(), &names(&["b"]));
         confirm_all(&mut hub);
         leave(&mut hub, 1);
         let mut gone = 0;
@@ -582,7 +600,7 @@ mod tests {
     #[test]
     fn a_refused_channel_is_asked_for_again_only_on_request() {
         let mut hub = Hub::default();
-        hub.join(0, Variant::Raw, &names(&["a"]));
+        hub.join(0, Form::Raw.into(), &names(&["a"]));
         hub.take_wanted();
         hub.refused("a");
         assert!(hub.take_wanted().is_empty());
@@ -594,7 +612,7 @@ mod tests {
     #[test]
     fn random_joins_and_leaves_agree_with_a_list_of_pairs() {
         let mut random = crate::testing::dice(3);
-        let variants = [Variant::Raw, Variant::Binary, Variant::Envelope];
+        let variants = [Form::Raw.into(), Form::Binary.into(), Form::Envelope.into()];
         let mut hub = Hub::default();
         let mut twin: BTreeMap<u32, (Variant, BTreeSet<String>)> = BTreeMap::new();
         for step in 0..20_000 {

@@ -24,6 +24,7 @@ pub mod cause;
 pub mod config;
 pub mod error;
 pub mod log;
+pub mod meter;
 pub mod sys;
 
 // Floor 1, codecs.
@@ -34,6 +35,7 @@ pub mod ws;
 pub mod echo;
 pub mod grant;
 pub mod hub;
+pub mod rate;
 pub mod timer;
 pub mod write_queue;
 

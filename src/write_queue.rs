@@ -7,11 +7,13 @@
 //! knows bytes and a channel number, nothing of websockets.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
+
+use crate::meter;
 
 /// Entries are gathered into one write up to this many bytes; a longer one is written where it
 /// lies.
@@ -21,29 +23,49 @@ const GATHER: usize = 64 * 1024;
 pub const NO_CHANNEL: u32 = u32::MAX;
 /// The channel number of a handshake's answer, which is no frame.
 pub const HANDSHAKE: u32 = u32::MAX - 1;
+/// Beside a channel's number: the entry only tells what was left out of that channel.
+const TOLD: u32 = 1 << 31;
 
 /// Whole frames in one buffer that any number of queues share. It grows during a turn and never
 /// changes otherwise; offset 0 is always a frame's begin.
 #[derive(Clone, Debug, Default)]
-pub struct Segment(Rc<RefCell<Vec<u8>>>);
+pub struct Segment(Rc<RefCell<Bytes>>);
+
+#[derive(Debug, Default)]
+struct Bytes {
+    bytes: Vec<u8>,
+    share: meter::Share,
+}
 
 impl Segment {
     /// A segment that holds `bytes`.
     pub fn new(bytes: Vec<u8>) -> Self {
-        Segment(Rc::new(RefCell::new(bytes)))
+        let mut share = meter::Share::default();
+        share.set(bytes.capacity());
+        Segment(Rc::new(RefCell::new(Bytes { bytes, share })))
     }
 
     /// Lets `write` append to the buffer; returns the range that was added.
     pub fn append(&self, write: impl FnOnce(&mut Vec<u8>)) -> (u32, u32) {
-        let mut bytes = self.0.borrow_mut();
+        let Bytes { bytes, share } = &mut *self.0.borrow_mut();
         let from = bytes.len() as u32;
-        write(&mut bytes);
+        write(bytes);
+        share.set(bytes.capacity());
         (from, bytes.len() as u32)
+    }
+
+    /// Nothing more will be appended: gives back what it has too much, if anybody waits to write it.
+    pub fn seal(self) {
+        if Rc::strong_count(&self.0) > 1 {
+            let Bytes { bytes, share } = &mut *self.0.borrow_mut();
+            bytes.shrink_to_fit();
+            share.set(bytes.capacity());
+        }
     }
 
     /// How many bytes it holds.
     pub fn len(&self) -> usize {
-        self.0.borrow().len()
+        self.0.borrow().bytes.len()
     }
 
     /// Does it hold nothing?
@@ -71,6 +93,67 @@ impl Entry {
     fn len(&self) -> usize {
         (self.to - self.from) as usize
     }
+
+    /// Reads its bytes.
+    fn with<T>(&self, read: impl FnOnce(&[u8]) -> T) -> T {
+        read(&self.segment.0.borrow().bytes[self.from as usize..self.to as usize])
+    }
+
+    /// The channel that it belongs to, if any.
+    fn channel(&self) -> Option<u32> {
+        (self.channel < HANDSHAKE).then_some(self.channel & !TOLD)
+    }
+
+    /// Does it only tell what was left out?
+    fn tells(&self) -> bool {
+        self.channel().is_some() && self.channel & TOLD != 0
+    }
+
+    /// Lets go of a segment of which it is a small part: one that waits must not keep the bytes of
+    /// many that were written long ago. `begin` is where its first unit begins in the segment.
+    fn detach(&mut self, begin: u32) {
+        if self.segment.len() > 4 * (self.to - begin) as usize {
+            let bytes = self.segment.0.borrow().bytes[begin as usize..self.to as usize].to_vec();
+            self.segment = Segment::new(bytes);
+            (self.from, self.to) = (self.from - begin, self.to - begin);
+        }
+    }
+}
+
+/// What waits of one channel.
+#[derive(Clone, Copy, Default)]
+struct Waiting {
+    /// Which entry is the newest.
+    newest: usize,
+    /// Where the last unit begins in it.
+    begin: u32,
+    /// How many units wait.
+    count: u32,
+    /// Something waits that tells what was left out.
+    told: bool,
+}
+
+/// The entries behind the first.
+#[derive(Debug, Default)]
+struct Rest {
+    entries: VecDeque<Entry>,
+    share: meter::Share,
+}
+
+impl Rest {
+    fn push(&mut self, entry: Entry) {
+        self.entries.push_back(entry);
+        self.share.set(self.entries.capacity() * size_of::<Entry>());
+    }
+}
+
+/// Where the units lie in a run of bytes that begins with one; what a unit is, the owner of the
+/// queue knows.
+pub trait Units {
+    /// Where the unit that byte `at` lies in begins and ends; both are `at`, if it begins one.
+    fn around(&self, bytes: &[u8], at: usize) -> (usize, usize);
+    /// Where the last unit of a run of whole ones begins, and how many there are.
+    fn last(&self, bytes: &[u8]) -> (usize, u32);
 }
 
 /// What waits for one descriptor. Empty, it owns no heap.
@@ -79,8 +162,7 @@ pub struct WriteQueue {
     /// Invariant: `None` only if `rest` is empty.
     head: Option<Entry>,
     /// Boxed: most queues never have a second entry, and each socket would pay for an empty one.
-    #[allow(clippy::box_collection)]
-    rest: Option<Box<VecDeque<Entry>>>,
+    rest: Option<Box<Rest>>,
     bytes: usize,
     /// The kernel refused bytes since the queue was last empty. Only such a queue can be too slow.
     blocked: bool,
@@ -117,23 +199,21 @@ impl QueueState {
 }
 
 impl WriteQueue {
-    /// What waits, as plain values. `boundary` tells where the unit that a byte lies in begins; it
-    /// is given the segment and the byte.
-    pub fn export(&self, boundary: impl FnOnce(&[u8], usize) -> usize, now: u64) -> QueueState {
+    /// What waits, as plain values.
+    pub fn export(&self, units: &impl Units, now: u64) -> QueueState {
         let mut state = QueueState { blocked: self.blocked, age: self.age(now), ..<_>::default() };
         let Some(head) = &self.head else { return state };
         state.bytes.reserve(self.bytes);
         if head.channel == HANDSHAKE {
             state.handshake = head.len() as u32;
         } else {
-            let (segment, from) = (head.segment.0.borrow(), head.from as usize);
-            let begin = boundary(&segment, from).min(from);
+            let (segment, from) = (&head.segment.0.borrow().bytes, head.from as usize);
+            let (begin, _) = units.around(segment, from);
             state.written = (from - begin) as u32;
             state.bytes.extend_from_slice(&segment[begin..from]);
         }
         for entry in self.entries() {
-            let bytes = entry.segment.0.borrow();
-            state.bytes.extend_from_slice(&bytes[entry.from as usize..entry.to as usize]);
+            entry.with(|bytes| state.bytes.extend_from_slice(bytes));
         }
         state
     }
@@ -156,7 +236,7 @@ impl WriteQueue {
     }
 
     fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.head.iter().chain(self.rest.iter().flat_map(|rest| rest.iter()))
+        self.head.iter().chain(self.rest.iter().flat_map(|rest| rest.entries.iter()))
     }
 
     /// Appends a range of `segment`. Returns whether the queue was empty.
@@ -164,7 +244,7 @@ impl WriteQueue {
         let (from, to) = range;
         self.bytes += (to - from) as usize;
         let was_empty = self.head.is_none();
-        let last = match self.rest.as_mut().and_then(|rest| rest.back_mut()) {
+        let last = match self.rest.as_mut().and_then(|rest| rest.entries.back_mut()) {
             Some(last) => Some(last),
             None => self.head.as_mut(),
         };
@@ -177,10 +257,9 @@ impl WriteQueue {
             return false;
         }
         let entry = Entry { segment: segment.clone(), from, to, channel, queued_at: now as u32 };
-        if was_empty {
-            self.head = Some(entry);
-        } else {
-            self.rest.get_or_insert_default().push_back(entry);
+        match was_empty {
+            true => self.head = Some(entry),
+            false => self.rest.get_or_insert_default().push(entry),
         }
         was_empty
     }
@@ -220,13 +299,13 @@ impl WriteQueue {
         mut write: impl FnMut(&[u8]) -> io::Result<usize>,
     ) -> io::Result<bool> {
         while let Some(head) = &self.head {
-            let gather = head.len() < GATHER && self.rest.as_ref().is_some_and(|r| !r.is_empty());
+            let more = self.rest.as_ref().is_some_and(|rest| !rest.entries.is_empty());
+            let gather = head.len() < GATHER && more;
             let result = if gather {
                 self.gather(scratch);
                 write(scratch).map(|n| (n, scratch.len()))
             } else {
-                let bytes = head.segment.0.borrow();
-                write(&bytes[head.from as usize..head.to as usize]).map(|n| (n, head.len()))
+                head.with(&mut write).map(|n| (n, head.len()))
             };
             match result {
                 Ok((n, len)) => {
@@ -255,8 +334,7 @@ impl WriteQueue {
             if !scratch.is_empty() && scratch.len() + entry.len() > GATHER {
                 break;
             }
-            let bytes = entry.segment.0.borrow();
-            scratch.extend_from_slice(&bytes[entry.from as usize..entry.to as usize]);
+            entry.with(|bytes| scratch.extend_from_slice(bytes));
         }
     }
 
@@ -270,26 +348,98 @@ impl WriteQueue {
                 return;
             }
             n -= head.len();
-            self.head = self.rest.as_mut().and_then(|rest| rest.pop_front());
+            self.head = self.rest.as_mut().and_then(|rest| rest.entries.pop_front());
         }
         if self.head.is_none() {
             self.rest = None;
         }
     }
 
-    /// Forgets everything but the unit that is half written. `boundary` tells where the unit that a
-    /// byte lies in ends (the byte itself, if it begins one); it is given the segment, the byte and
-    /// the channel.
-    pub fn truncate(&mut self, boundary: impl FnOnce(&[u8], usize, u32) -> usize) {
+    /// Forgets everything but the unit that is half written.
+    pub fn truncate(&mut self, units: &impl Units) {
+        self.head = self.take_begun(units);
         self.rest = None;
-        if let Some(head) = &mut self.head {
-            let end = boundary(&head.segment.0.borrow(), head.from as usize, head.channel);
-            head.to = head.to.min(end as u32).max(head.from);
-            if head.len() == 0 {
-                self.head = None;
+        self.bytes = self.head.as_ref().map_or(0, Entry::len);
+    }
+
+    /// Takes the rest of the unit that is half written off the queue.
+    fn take_begun(&mut self, units: &impl Units) -> Option<Entry> {
+        let head = self.head.as_mut()?;
+        if head.channel == HANDSHAKE {
+            return self.head.take();
+        }
+        let segment = head.segment.clone();
+        let (begin, end) = units.around(&segment.0.borrow().bytes, head.from as usize);
+        let (begin, end) = (begin as u32, head.to.min(end as u32));
+        let mut begun = Entry { segment, to: end, ..*head };
+        head.from = end;
+        if begun.len() == 0 {
+            return None;
+        }
+        begun.detach(begin);
+        Some(begun)
+    }
+
+    /// Forgets all but the newest unit of each channel. What belongs to no channel stays, and so
+    /// does the unit that is half written.
+    ///
+    /// `tell` is asked once for each channel that has lost something: it is given the channel, how
+    /// many units went just now, and whether what it said about this channel before was still
+    /// waiting, which goes as well. What it says is put before the newest unit.
+    pub fn keep_latest(
+        &mut self,
+        units: &impl Units,
+        mut tell: impl FnMut(u32, u32, bool) -> Option<Vec<u8>>,
+    ) {
+        let begun = self.take_begun(units);
+        let rest = self.rest.take().map(|rest| rest.entries).unwrap_or_default();
+        let head = self.head.take().filter(|head| head.len() > 0);
+        let waiting: Vec<Entry> = head.into_iter().chain(rest).collect();
+        let mut channels: HashMap<u32, Waiting> = HashMap::new();
+        for (at, entry) in waiting.iter().enumerate() {
+            let Some(channel) = entry.channel() else { continue };
+            let found = channels.entry(channel).or_default();
+            if entry.tells() {
+                found.told = true;
+            } else {
+                let (begin, count) = entry.with(|bytes| units.last(bytes));
+                (found.newest, found.begin) = (at, begin as u32);
+                found.count += count;
             }
         }
-        self.bytes = self.head.as_ref().map_or(0, Entry::len);
+        self.bytes = 0;
+        self.extend(begun);
+        for (at, mut entry) in waiting.into_iter().enumerate() {
+            if let Some(of_channel) = entry.channel().and_then(|channel| channels.get(&channel)) {
+                if entry.tells() || at != of_channel.newest {
+                    continue;
+                }
+                let gone = of_channel.count.saturating_sub(1);
+                if gone > 0 || of_channel.told {
+                    let said = tell(entry.channel, gone, of_channel.told).map(Segment::new);
+                    self.extend(said.map(|segment| Entry {
+                        to: segment.len() as u32,
+                        from: 0,
+                        segment,
+                        channel: entry.channel | TOLD,
+                        queued_at: entry.queued_at,
+                    }));
+                }
+                entry.from += of_channel.begin;
+                entry.detach(entry.from);
+            }
+            self.extend(Some(entry));
+        }
+    }
+
+    /// Appends an entry as it is.
+    fn extend(&mut self, entry: Option<Entry>) {
+        let Some(entry) = entry else { return };
+        self.bytes += entry.len();
+        match self.head {
+            None => self.head = Some(entry),
+            Some(_) => self.rest.get_or_insert_default().push(entry),
+        }
     }
 
     /// Forgets everything.
@@ -315,6 +465,21 @@ mod tests {
             left -= n;
             out.extend_from_slice(&bytes[..n]);
             Ok(n)
+        }
+    }
+
+    /// Units of so many bytes.
+    struct Sized(usize);
+
+    impl Units for Sized {
+        fn around(&self, bytes: &[u8], at: usize) -> (usize, usize) {
+            assert!(at <= bytes.len());
+            (at / self.0 * self.0, at.div_ceil(self.0) * self.0)
+        }
+
+        fn last(&self, bytes: &[u8]) -> (usize, u32) {
+            assert!(!bytes.is_empty() && bytes.len() % self.0 == 0, "whole units");
+            (bytes.len() - self.0, (bytes.len() / self.0) as u32)
         }
     }
 
@@ -369,15 +534,13 @@ mod tests {
 
     #[test]
     fn truncate_keeps_the_half_written_unit_only() {
-        // Units of four bytes: the boundary is the next multiple of four.
-        let boundary = |_: &[u8], at: usize, _: u32| at.div_ceil(4) * 4;
         for (written, left) in [(0, 0), (1, 3), (4, 0), (5, 3), (7, 1)] {
             let mut queue = WriteQueue::default();
             queue.push_bytes(b"AAAABBBBCCCC".to_vec(), 0);
             queue.push_bytes(b"DDDD".to_vec(), 0);
             let mut out = Vec::new();
             queue.flush(&mut Vec::new(), write_at_most(written, &mut out)).unwrap();
-            queue.truncate(boundary);
+            queue.truncate(&Sized(4));
             assert_eq!(queue.bytes(), left, "{written} written");
             queue.push_bytes(b"close".to_vec(), 0);
             queue.flush(&mut Vec::new(), write_at_most(100, &mut out)).unwrap();
@@ -395,23 +558,79 @@ mod tests {
             queue.push(&segment, (4, 12), 3, 110);
             let mut out = Vec::new();
             queue.flush(&mut Vec::new(), write_at_most(written, &mut out)).unwrap();
-            let state = queue.export(|_, at| at / 4 * 4, 150);
+            let state = queue.export(&Sized(4), 150);
             let mut moved = WriteQueue::import(state, 7);
             assert_eq!((moved.bytes(), moved.age(7)), (queue.bytes(), queue.age(150)));
             assert!(moved.is_blocked());
             // Its units are still known.
-            let mut twin = WriteQueue::import(moved.export(|_, at| at / 4 * 4, 7), 7);
-            twin.truncate(|bytes, at, channel| match channel {
-                HANDSHAKE => bytes.len(),
-                _ => at.div_ceil(4) * 4,
-            });
+            let mut twin = WriteQueue::import(moved.export(&Sized(4), 7), 7);
+            twin.truncate(&Sized(4));
             let left = if written == 0 { 4 } else { (4 - written % 4) % 4 };
             assert_eq!(twin.bytes(), left, "{written}");
             moved.flush(&mut Vec::new(), write_at_most(100, &mut out)).unwrap();
             assert_eq!(out, b"HTTPAAAABBBB");
         }
-        let empty = WriteQueue::import(WriteQueue::default().export(|_, _| 0, 5), 5);
+        let empty = WriteQueue::import(WriteQueue::default().export(&Sized(4), 5), 5);
         assert!(empty.is_empty() && !empty.is_blocked());
+    }
+
+    #[test]
+    fn only_the_newest_of_each_channel_stays_and_what_went_is_told_before_it() {
+        for written in 0..=7 {
+            let mut queue = WriteQueue::default();
+            let one = Segment::new(b"A1A1A2A2A3A3".to_vec());
+            let two = Segment::new(b"B1B1B2B2".to_vec());
+            queue.push(&one, (0, 12), 1, 0);
+            queue.push_bytes(b"PING".to_vec(), 0);
+            queue.push(&two, (0, 8), 2, 0);
+            queue.push(&Segment::new(b"A4A4".to_vec()), (0, 4), 1, 0);
+            let mut out = Vec::new();
+            queue.flush(&mut Vec::new(), write_at_most(written, &mut out)).unwrap();
+            let mut asked = Vec::new();
+            queue.keep_latest(&Sized(4), |channel, gone, told| {
+                asked.push((channel, gone, told));
+                Some(format!("-{channel}{gone}-").into_bytes())
+            });
+            // What was begun is written to its end.
+            let begun = (written as u32).div_ceil(4);
+            assert_eq!(asked, [(2, 1, false), (1, 3 - begun, false)]);
+            // Another one comes: what was told and has not left is told anew.
+            queue.push(&Segment::new(b"B3B3".to_vec()), (0, 4), 2, 0);
+            let mut again = Vec::new();
+            queue.keep_latest(&Sized(4), |channel, gone, told| {
+                again.push((channel, gone, told));
+                Some(format!("-{channel}{}-", gone + 1).into_bytes())
+            });
+            assert_eq!(again, [(1, 0, true), (2, 1, true)]);
+            let bytes = queue.bytes();
+            let mut rest = Vec::new();
+            queue.flush(&mut Vec::new(), write_at_most(100, &mut rest)).unwrap();
+            assert_eq!(bytes, rest.len());
+            out.extend(rest);
+            let expected = format!("{}PING-11-A4A4-22-B3B3", &"A1A1A2A2"[..4 * begun as usize]);
+            assert_eq!(String::from_utf8(out).unwrap(), expected, "{written} written");
+        }
+    }
+
+    #[test]
+    fn what_stays_of_a_large_segment_does_not_keep_it() {
+        let before = meter::held();
+        for written in [0, 1, 5] {
+            let mut queue = WriteQueue::default();
+            queue.push(&Segment::new(vec![7; 40_000]), (0, 40_000), 1, 0);
+            queue.push(&Segment::new(vec![8; 40_000]), (0, 40_000), 2, 0);
+            let mut out = Vec::new();
+            queue.flush(&mut Vec::new(), write_at_most(written, &mut out)).unwrap();
+            assert!(meter::held() - before >= 80_000);
+            queue.keep_latest(&Sized(4), |_, _, _| None);
+            assert!(meter::held() - before < 500, "{}", meter::held() - before);
+            // It still knows where the unit that was begun has begun.
+            let state = queue.export(&Sized(4), 0);
+            assert_eq!(state.written as usize, written % 4);
+            queue.truncate(&Sized(4));
+            assert_eq!(queue.bytes(), (4 - written % 4) % 4);
+        }
+        assert_eq!(meter::held(), before);
     }
 
     #[test]

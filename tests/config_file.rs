@@ -77,14 +77,21 @@ fn defaults_are_what_they_were() {
     assert_eq!(config.read_batch, 256 << 10);
     assert_eq!(config.max_message_size, 64 << 10);
     assert_eq!(config.max_redis_message_size, 16 << 20);
+    assert!(config.compression);
+    assert_eq!(config.compression_threshold, 1 << 10);
     assert_eq!(config.write_queue_limit, 256 << 10);
     assert_eq!(config.write_queue_age, seconds(10));
+    assert_eq!(config.max_memory, 0);
     assert_eq!(config.publish_queue_limit, 8 << 20);
     assert_eq!(config.feed_limit, 8 << 20);
     assert_eq!(config.inbox_limit, 1024);
     assert_eq!(config.max_sockets, 0);
     assert_eq!(config.max_sockets_per_user, 0);
     assert_eq!(config.max_sockets_per_address, 0);
+    assert_eq!(config.max_message_rate, 100);
+    assert_eq!(config.max_control_rate, 20);
+    assert_eq!(config.message_timeout, seconds(30));
+    assert_eq!(config.max_adopt_rate, 0);
     assert_eq!(config.max_channels_per_socket, 100);
     assert_eq!(config.fd_reserve, 64);
     assert_eq!(config.ping_interval, seconds(25));
@@ -102,7 +109,7 @@ fn defaults_are_what_they_were() {
     assert_eq!(config.trusted_proxies, "");
     assert_eq!(config.stop_timeout, seconds(5));
     assert_eq!(config.log_level, Level::Info);
-    assert_eq!(keys().len(), 33);
+    assert_eq!(keys().len(), 40);
 }
 
 #[test]
@@ -150,7 +157,7 @@ fn every_range_of_numbers_holds_at_its_edges() {
         let text = set(key.name, &format!("{above}{}", &high[unit..])).unwrap_err();
         assert!(text.contains("out of range") && text.contains(key.range), "{text}");
     }
-    assert_eq!(ranges, 26);
+    assert_eq!(ranges, 32);
     assert!(set("max-message-size", "124").is_err());
     assert!(set("ping-interval", "99ms").is_err());
     assert_eq!(set("ping-interval", "0").unwrap().ping_interval, Duration::ZERO);

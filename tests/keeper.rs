@@ -373,7 +373,11 @@ fn a_bad_peer_costs_itself_its_connection_and_nobody_else_anything() {
         ("an answer", of_keepers(ANSWER, &[1, 0, 0]), vec![]),
         ("an event", of_keepers(11, &[1, b'x']), vec![]),
         ("a log line", of_keepers(14, &[0, 1, b'x']), vec![]),
-        ("a publish of version 2", packet(2, 0, &[PUBLISH, 1, b'a', 1, b'x']), vec![]),
+        (
+            "a publish of another version",
+            packet(VERSION + 1, 0, &[PUBLISH, 1, b'a', 1, b'x']),
+            vec![],
+        ),
         ("part of a handing over", packet(VERSION, 0, &[7]), fds(&[&file, &writer])),
     ];
     for (what, bytes, fds) in &bad {
@@ -405,7 +409,7 @@ fn a_browser_whose_host_or_connection_is_wrong_is_answered_or_let_go() {
     // A host of another version.
     let peer = there.peer();
     let (browser, fd) = there.host.connection();
-    peer.send_as(2, &adopt("{}"), &[fd.as_raw_fd()]).unwrap();
+    peer.send_as(VERSION + 1, &adopt("{}"), &[fd.as_raw_fd()]).unwrap();
     drop(fd);
     let answer = Browser::new(browser).read_to_end();
     assert!(answer.starts_with(b"HTTP/1.1 503 "), "{}", String::from_utf8_lossy(&answer));

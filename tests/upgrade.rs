@@ -519,7 +519,7 @@ fn a_keeper_of_another_version_is_told_to_retire() {
     let keeper = Keeper::spawn(&folder, &[], false);
     assert!(sys::wait_readable(&listener, 10_000).unwrap());
     let old = Peer(sys::packet_accept(&listener).unwrap());
-    old.send_as(2, &(0u8, "9.9.9", 0u64, std::process::id()), &[]).unwrap();
+    old.send_as(VERSION + 1, &(0u8, "9.9.9", 0u64, std::process::id()), &[]).unwrap();
     let heard = old.hear().unwrap();
     assert_eq!((heard.body, heard.version), (vec![RETIRE], VERSION));
     wait_until("the new one listens", || keeper.log().contains("wsredis: keeper 0"));
@@ -539,7 +539,7 @@ fn a_keeper_that_retires_sends_its_browsers_away_little_by_little() {
     let browsers: Vec<Browser> = (0..40).map(|_| host.open("{}")).collect();
     let (peer, _) = Peer::welcomed(&folder.path());
     let begin = Instant::now();
-    peer.send_as(2, &(RETIRE,), &[]).unwrap();
+    peer.send_as(VERSION + 1, &(RETIRE,), &[]).unwrap();
     let mut times: Vec<u128> = thread::scope(|scope| {
         let closed = browsers.into_iter().map(|mut browser| {
             scope.spawn(move || {

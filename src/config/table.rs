@@ -92,10 +92,16 @@ table! {
         "The largest message from a browser; a larger one closes its socket with 1009.";
     max_redis_message_size: usize = "16m", size in "1k to 512m",
         "The largest message from Redis; a larger one breaks the connection, and the gap is told.";
+    compression: bool = "on", switch in "on or off",
+        "Whether permessage-deflate is agreed on with browsers that offer it.";
+    compression_threshold: usize = "1k", size in "0 to 1m",
+        "Messages of fewer bytes are not compressed.";
     write_queue_limit: usize = "256k", size in "4k to 1g",
         "Bytes that may wait for a browser that does not read before it is closed with 4008.";
     write_queue_age: Duration = "10s", time in "100ms to 10m",
         "How long a byte may wait for a browser that does not read before it is closed with 4008.";
+    max_memory: usize = "0", size in "1m to 1024g, or 0",
+        "Memory for sockets and what waits in them; near it, the slowest are closed. 0: no limit.";
     publish_queue_limit: usize = "8m", size in "64k to 1g",
         "Bytes that may wait for Redis in each loop; beyond it, who publishes is closed with 1013.";
     feed_limit: usize = "8m", size in "64k to 1g",
@@ -108,6 +114,14 @@ table! {
         "Sockets of one user, as the grant names it; 0: no limit.";
     max_sockets_per_address: usize = "0", count in "1 to 1000000, or 0",
         "Sockets of one remote address; 0: no limit.";
+    max_message_rate: usize = "100", count in "0 to 1000000",
+        "Messages a second from one browser, twice as many at once; beyond it: 4029; 0: no limit.";
+    max_control_rate: usize = "20", count in "0 to 1000000",
+        "The same for pings, pongs and tiny fragments, two and a half times as many at once.";
+    message_timeout: Duration = "30s", time in "100ms to 10m",
+        "How long a browser has to finish a message that it began, before it is closed with 1008.";
+    max_adopt_rate: usize = "0", count in "0 to 1000000",
+        "New sockets a second, as many at once; beyond it: 503; 0: no limit.";
     max_channels_per_socket: usize = "100", count in "1 to 10000",
         "Channels that a grant may list to hear, and to speak on.";
     fd_reserve: usize = "64", count in "0 to 65536",

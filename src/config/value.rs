@@ -145,6 +145,15 @@ pub(super) fn keeper(text: &str, range: &str) -> Parsed<Keeper> {
     }
 }
 
+/// `on` or `off`.
+pub(super) fn switch(text: &str, range: &str) -> Parsed<bool> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("{} is not known; {range}", shown(text))),
+    }
+}
+
 /// `close` or `ignore`.
 pub(super) fn on_gap(text: &str, range: &str) -> Parsed<OnGap> {
     match text {

@@ -18,13 +18,13 @@ use super::events::Event;
 use super::inbox::{Adoption, Newcomer};
 use crate::cause::{Cause, Refusal};
 use crate::config::OnGap;
-use crate::grant::{Format, Grant};
-use crate::hub::{ChannelId, Variant};
+use crate::grant::{Grant, Slow};
+use crate::hub::{ChannelId, Form, Variant};
 use crate::log::Level;
 use crate::socket::{Key, Phase, Rights, Socket};
 use crate::sys;
 use crate::timer::{Alarm, Millis};
-use crate::write_queue::Segment;
+use crate::write_queue::{NO_CHANNEL, Segment};
 use crate::ws::envelope::{self, Notice};
 use crate::ws::frame::{self, Data, OpCode};
 
@@ -41,6 +41,7 @@ impl Rights {
             sender: boxed(&grant.sender),
             echo: grant.echo,
             mirror: adoption.mirror,
+            latest: grant.slow == Slow::Latest,
             heartbeat: boxed(&grant.heartbeat),
             user: boxed(&grant.user),
             session: boxed(&grant.session),
@@ -52,29 +53,30 @@ impl Rights {
 impl EventLoop {
     /// Takes a socket over. Whatever happens here, its browser gets an HTTP answer.
     pub(super) fn adopt(&mut self, newcomer: Newcomer) {
-        let Newcomer { mut adoption, grant, envelope } = newcomer;
+        let Newcomer { mut adoption, grant, variant } = newcomer;
         let fd = adoption.fd.as_raw_fd();
         let key = self.next_key();
         let ready = self.watch(&adoption.fd, key);
         let admitted = match &ready {
             Ok(()) if self.stop_by.is_some() || self.dispersing.is_some() => {
-                Err("the engine is stopping")
+                Err((Refusal::Full, "the engine is stopping"))
             }
+            Ok(()) if self.is_nearly_full() => Err((Refusal::Full, "max-memory is nearly reached")),
             Ok(()) => {
                 let (user, address) = (grant.user.as_deref(), &adoption.remote_address);
                 self.shared.admission.enter(fd, user, address)
             }
-            Err(_) => Err("the kernel refused to watch the descriptor"),
+            Err(_) => Err((Refusal::Full, "the kernel refused to watch the descriptor")),
         };
         let rights = Rights::of(&grant, &adoption);
         let answer = std::mem::take(&mut adoption.answer);
-        let mut socket = Socket::new(adoption.fd, key, rights, answer, self.now);
-        if let Err(why) = admitted {
-            self.shared.refusals.of(Refusal::Full).add(1);
-            self.shared.log.limited(Level::Warn, "refused_full", || {
-                format!("wsredis: handshake refused with 503: {why}")
+        let mut socket = Socket::new(adoption.fd, key, variant, rights, answer, self.now);
+        if let Err((refusal, why)) = admitted {
+            self.shared.refusals.of(refusal).add(1);
+            self.shared.log.limited(Level::Warn, why, || {
+                format!("wsredis: handshake refused with {}: {why}", refusal.status())
             });
-            socket.refuse(Refusal::Full, self.now);
+            socket.refuse(refusal, self.now);
             if ready.is_err() {
                 // No event will ever come: what the kernel takes now is all.
                 let _ = socket.flush(&mut Vec::new(), self.now);
@@ -82,7 +84,7 @@ impl EventLoop {
             }
         } else {
             socket.admitted = true;
-            self.join(&mut socket, &grant, envelope);
+            self.join(&mut socket, &grant);
         }
         let is_held = socket.phase == Phase::Held;
         self.sockets.insert(socket);
@@ -143,17 +145,12 @@ impl EventLoop {
     }
 
     /// Lets an admitted socket hear its channels, and queues what it is to read first.
-    fn join(&mut self, socket: &mut Socket, grant: &Grant, envelope: bool) {
-        socket.variant = match (envelope, grant.format) {
-            (true, _) => Variant::Envelope,
-            (false, Format::Auto) => Variant::Raw,
-            (false, Format::Binary) => Variant::Binary,
-        };
+    fn join(&mut self, socket: &mut Socket, grant: &Grant) {
         if let Some(after) = grant.expires_in {
             socket.expire_at(self.now.saturating_add(after.as_millis() as u64));
         }
         let id = self.shared.socket_id(self.number, socket.key);
-        if envelope {
+        if socket.variant.form == Form::Envelope {
             let mut hello = Vec::new();
             envelope::hello(&mut hello, &id);
             socket.queue_frame(OpCode::Data(Data::Text), &hello, self.now);
@@ -240,8 +237,8 @@ impl EventLoop {
                 if socket.unheard == 0 {
                     self.release(key);
                 }
-            } else if gap && socket.variant == Variant::Envelope {
-                socket.queue(&segment, range, channel, now);
+            } else if gap && socket.variant.form == Form::Envelope {
+                socket.queue(&segment, range, NO_CHANNEL, now);
                 self.counters().gaps_told.add(1);
                 self.make_dirty(key);
             } else if gap {
@@ -254,7 +251,7 @@ impl EventLoop {
     pub(super) fn tell_gap(&mut self, key: Key, channel: &str) {
         let now = self.now;
         let Some(socket) = self.socket(key) else { return };
-        if socket.variant != Variant::Envelope {
+        if socket.variant.form != Form::Envelope {
             return self.raw_gap(key, Cause::Gap);
         }
         let mut notice = Vec::new();

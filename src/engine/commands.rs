@@ -5,11 +5,11 @@ use std::time::Duration;
 use super::event_loop::{EventLoop, Timer, find};
 use super::inbox::{Command, Who};
 use crate::cause::Cause;
-use crate::hub::Variant;
+use crate::hub::Form;
 use crate::socket::{Key, Socket};
 use crate::sys;
 use crate::timer::Alarm;
-use crate::ws::frame::{Data, OpCode};
+use crate::ws::frame::Data;
 
 impl EventLoop {
     pub(super) fn command(&mut self, command: Command) {
@@ -42,11 +42,10 @@ impl EventLoop {
             return self.doom(key, Cause::Slow);
         }
         let data = match std::str::from_utf8(payload) {
-            Ok(_) if socket.variant != Variant::Binary => Data::Text,
+            Ok(_) if socket.variant.form != Form::Binary => Data::Text,
             _ => Data::Binary,
         };
-        socket.queue_frame(OpCode::Data(data), payload, now);
-        self.make_dirty(key);
+        self.queue_data(key, data, payload);
     }
 
     /// Closes sockets for the app. By user or session this walks all sockets of the loop: it

@@ -4,9 +4,12 @@
 //! this turn; each listener's write queue gets or extends one entry. Nothing is written here: the
 //! end of the turn writes each socket once, however many messages came.
 
-use super::event_loop::EventLoop;
+use super::event_loop::{EventLoop, find};
+use super::stats::Counters;
 use crate::cause::Cause;
-use crate::hub::Variant;
+use crate::hub::{Form, Variant};
+use crate::socket::Key;
+use crate::ws::deflate::{Deflater, Window};
 use crate::ws::envelope;
 use crate::ws::frame::{self, Data, OpCode};
 
@@ -16,16 +19,22 @@ impl EventLoop {
         let Some(id) = self.hub.find(channel) else { return };
         let own = self.echo.take(id, payload);
         let (config, now) = (&self.shared.config, self.now);
-        let mut delivered = 0;
+        let mut encoder = Encoder {
+            deflater: &mut self.deflater,
+            threshold: config.compression_threshold,
+            counters: &self.shared.ports[self.number].counters,
+        };
+        let (mut delivered, mut dropped) = (0, 0);
         for group in self.hub.groups(id) {
             let segment = self.segments.entry((id, group.variant)).or_default();
-            let range = segment.append(|bytes| encode(bytes, group.variant, channel, payload));
+            let range = segment.append(|out| encoder.message(out, group.variant, channel, payload));
             for index in &group.sockets {
                 let Some(socket) = self.sockets.get_mut(*index as usize) else { continue };
                 if own == Some(socket.key.into()) {
                     continue;
                 }
-                if socket.is_slow(config, now) {
+                let is_slow = socket.is_slow(config, now);
+                if is_slow && !socket.rights.latest {
                     if socket.is_listening() {
                         socket.doomed = true;
                         self.doomed.push((socket.key, Cause::Slow));
@@ -34,6 +43,11 @@ impl EventLoop {
                 }
                 socket.queue(segment, range, id, now);
                 delivered += 1;
+                if is_slow {
+                    let hub = &self.hub;
+                    let missed = |channel, count| envelope::dropped(hub.name(channel), count);
+                    dropped += socket.keep_latest(missed);
+                }
                 // A blocked socket is flushed when the kernel says that it takes more.
                 if !socket.is_blocked() && !std::mem::replace(&mut socket.dirty, true) {
                     self.dirty.push(socket.key);
@@ -43,6 +57,21 @@ impl EventLoop {
         let counters = self.counters();
         counters.messages.add(1);
         counters.delivered.add(delivered);
+        counters.dropped.add(dropped);
+    }
+
+    /// Queues a data frame for one socket alone.
+    pub(super) fn queue_data(&mut self, key: Key, data: Data, payload: &[u8]) {
+        let Some(socket) = find(&mut self.sockets, key) else { return };
+        let mut encoder = Encoder {
+            deflater: &mut self.deflater,
+            threshold: self.shared.config.compression_threshold,
+            counters: &self.shared.ports[self.number].counters,
+        };
+        let mut bytes = Vec::with_capacity(payload.len() + frame::MAX_HEADER);
+        encoder.frame(&mut bytes, data, payload, socket.variant.deflate);
+        socket.queue_own(bytes, self.now);
+        self.make_dirty(key);
     }
 
     /// Takes one batch of the embedded broker's feed. Returns how many messages that were.
@@ -66,17 +95,42 @@ impl EventLoop {
     }
 }
 
-/// Appends a message's frame in a variant.
-fn encode(bytes: &mut Vec<u8>, variant: Variant, channel: &str, payload: &[u8]) {
-    match variant {
-        Variant::Raw if std::str::from_utf8(payload).is_ok() => {
-            frame::append(bytes, OpCode::Data(Data::Text), payload);
+/// What frames are made with.
+struct Encoder<'a> {
+    deflater: &'a mut Deflater,
+    /// Shorter payloads are not compressed.
+    threshold: usize,
+    counters: &'a Counters,
+}
+
+impl Encoder<'_> {
+    /// Appends a message's frame in a variant.
+    fn message(&mut self, out: &mut Vec<u8>, variant: Variant, channel: &str, payload: &[u8]) {
+        match variant.form {
+            Form::Raw if std::str::from_utf8(payload).is_ok() => {
+                self.frame(out, Data::Text, payload, variant.deflate);
+            }
+            Form::Raw | Form::Binary => self.frame(out, Data::Binary, payload, variant.deflate),
+            Form::Envelope => {
+                let mut text = Vec::with_capacity(payload.len() + channel.len() + 32);
+                envelope::message(&mut text, channel, payload);
+                self.frame(out, Data::Text, &text, variant.deflate);
+            }
         }
-        Variant::Raw | Variant::Binary => frame::append(bytes, OpCode::Data(Data::Binary), payload),
-        Variant::Envelope => {
-            let mut text = Vec::with_capacity(payload.len() + channel.len() + 32);
-            envelope::message(&mut text, channel, payload);
-            frame::append(bytes, OpCode::Data(Data::Text), &text);
+    }
+
+    /// Appends a frame, compressed where that was agreed on and pays.
+    fn frame(&mut self, out: &mut Vec<u8>, data: Data, payload: &[u8], deflate: Option<Window>) {
+        if let Some(window) = deflate
+            && payload.len() >= self.threshold
+            && let Some(compressed) = self.deflater.deflate(window, payload)
+        {
+            self.counters.compressed.add(1);
+            self.counters.compressed_from.add(payload.len() as u64);
+            self.counters.compressed_to.add(compressed.len() as u64);
+            frame::append_compressed(out, OpCode::Data(data), compressed);
+        } else {
+            frame::append(out, OpCode::Data(data), payload);
         }
     }
 }

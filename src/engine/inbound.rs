@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use super::event_loop::{EventLoop, find};
 use crate::cause::Cause;
-use crate::hub::Variant;
+use crate::hub::Form;
 use crate::log::Level;
 use crate::redis::publisher::Receipt;
 use crate::socket::{Key, Phase};
@@ -23,6 +23,10 @@ impl EventLoop {
     /// their turn: the socket stays on the list. `to_end`: the peer may have closed, so that a
     /// short read is not the last one.
     pub(super) fn read_socket(&mut self, key: Key, to_end: bool) {
+        self.contain(key, |this| this.read_input(key, to_end));
+    }
+
+    fn read_input(&mut self, key: Key, to_end: bool) {
         let (now, max) = (self.now, self.shared.config.max_message_size);
         if let Some(mut leftover) = self.leftover(key) {
             self.take_input(key, &mut leftover);
@@ -31,7 +35,7 @@ impl EventLoop {
         let mut budget = buffer.len();
         // A held socket is read when it is released: what it says may be published only once it
         // hears itself.
-        while let Some(socket) = self.socket(key).filter(|socket| socket.phase != Phase::Held) {
+        while let Some(socket) = find(&mut self.sockets, key).filter(|s| s.phase != Phase::Held) {
             // It is closed at the end of this turn, and nothing that it says before that counts.
             // Then it is read on, for the browser's close frame.
             if socket.doomed && socket.phase == Phase::Open {
@@ -39,12 +43,13 @@ impl EventLoop {
                 break;
             }
             // Nothing is read for one that does not read itself: it would only be let send on.
-            if socket.cause == Some(Cause::Slow) {
+            // Nor for one that sends too much: it ends in a moment.
+            if matches!(socket.cause, Some(Cause::Slow | Cause::Rate)) {
                 break;
             }
             match socket.read(&mut buffer, now) {
                 Ok(0) => {
-                    self.finish(key, Cause::Lost);
+                    self.input_ended(key);
                     break;
                 }
                 Ok(n) => {
@@ -52,7 +57,7 @@ impl EventLoop {
                     match socket.phase {
                         Phase::Open | Phase::Held => self.take_input(key, input),
                         Phase::Closing => {
-                            if socket.hears_close(input, max) {
+                            if socket.hears_close(input, max, &mut self.inflater) {
                                 self.answer_close(key, None);
                             }
                         }
@@ -93,11 +98,21 @@ impl EventLoop {
         let max = self.shared.config.max_message_size;
         let Some(socket) = self.socket(key) else { return };
         let mut assembler = socket.take_assembler();
-        let fed = assembler.feed(input, max, &mut |incoming| self.incoming(key, incoming));
-        if let Some(socket) = self.socket(key)
+        let deflate = socket.variant.deflate;
+        // Out of the loop, so that the loop can work on what comes out.
+        let mut inflater = std::mem::take(&mut self.inflater);
+        let used = deflate.and(Some(&mut inflater));
+        let fed = assembler.feed(input, max, used, &mut |incoming| self.incoming(key, incoming));
+        self.inflater = inflater;
+        let (config, now) = (&self.shared.config, self.now);
+        if let Some(socket) = find(&mut self.sockets, key)
             && socket.phase == Phase::Open
         {
-            socket.put_assembler(assembler);
+            // What we can not read any more will not become a close frame.
+            socket.heard_close |= fed.is_err();
+            if socket.put_assembler(assembler, config, now) {
+                self.rearm(key);
+            }
         }
         if let Err(cause) = fed {
             self.doom(key, cause);
@@ -106,17 +121,31 @@ impl EventLoop {
 
     /// One message or control frame. Break: nothing that follows it counts.
     fn incoming(&mut self, key: Key, incoming: Incoming<'_>) -> ControlFlow<()> {
+        #[cfg(test)]
+        if incoming == Incoming::Text(super::panics::PANIC) {
+            panic!("a test wants it");
+        }
         let now = self.now;
+        let Some(socket) = find(&mut self.sockets, key) else { return ControlFlow::Break(()) };
+        if socket.doomed {
+            // Something before it has decided the end. Only a close frame matters still: nobody
+            // needs to wait for it then.
+            socket.heard_close = matches!(incoming, Incoming::Close(_));
+            return match socket.heard_close {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            };
+        }
         let result = match incoming {
+            _ if !socket.is_in_rate(&incoming, &self.shared.config) => Err(Cause::Rate),
             Incoming::Text(text) => self.message(key, text.as_bytes(), Some(text)),
             Incoming::Binary(payload) => self.message(key, payload, None),
             Incoming::Ping(payload) => {
-                if let Some(socket) = self.socket(key) {
-                    socket.queue_pong(payload, now);
-                }
+                socket.queue_pong(payload, now);
                 self.make_dirty(key);
                 Ok(())
             }
+            Incoming::TinyFragment => Ok(()),
             Incoming::Pong(_) => {
                 // The next ping may be due before the time that was left for this answer.
                 self.rearm(key);
@@ -127,13 +156,10 @@ impl EventLoop {
                 return ControlFlow::Break(());
             }
         };
-        match result {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(cause) => {
-                self.doom(key, cause);
-                ControlFlow::Break(())
-            }
+        if let Err(cause) = result {
+            self.doom(key, cause);
         }
+        ControlFlow::Continue(())
     }
 
     /// A message of a browser. `text` is the payload, if it came as text.
@@ -147,7 +173,7 @@ impl EventLoop {
             let data = if text.is_some() { Data::Text } else { Data::Binary };
             return self.mirror(key, data, payload);
         }
-        let (channels, payload) = if socket.variant == Variant::Envelope {
+        let (channels, payload) = if socket.variant.form == Form::Envelope {
             let sent = envelope::parse(text.ok_or(Cause::Unacceptable)?)?;
             if sent.binary && rights.sender.is_some() {
                 return Err(Cause::Unacceptable);
@@ -179,8 +205,7 @@ impl EventLoop {
         if socket.is_slow(&self.shared.config, self.now) {
             return Err(Cause::Slow);
         }
-        socket.queue_frame(OpCode::Data(data), payload, self.now);
-        self.make_dirty(key);
+        self.queue_data(key, data, payload);
         self.counters().received.add(1);
         Ok(())
     }
@@ -281,7 +306,7 @@ impl EventLoop {
         });
         let Some(key) = receipt.socket.map(Key::from) else { return };
         let Some(socket) = self.socket(key) else { return };
-        if socket.variant == Variant::Envelope {
+        if socket.variant.form == Form::Envelope {
             let mut notice = Vec::new();
             envelope::notice(&mut notice, Notice::Dropped, &receipt.channel);
             socket.queue_frame(OpCode::Data(Data::Text), &notice, now);

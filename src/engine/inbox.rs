@@ -19,7 +19,8 @@ use super::transfer::LoopState;
 use crate::cause::Cause;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
-use crate::grant::Grant;
+use crate::grant::{Format, Grant};
+use crate::hub::{Form, Variant};
 use crate::redis::publisher;
 use crate::socket::Key;
 use crate::ws::{envelope, handshake};
@@ -46,15 +47,21 @@ pub struct Adoption {
 }
 
 impl Adoption {
-    /// The grant, and whether the answer agreed on the envelope; or why it can not be adopted.
-    pub fn check(&self, config: &Config) -> Result<(Grant, bool)> {
+    /// The grant, and how the socket's messages are put on the wire, as its grant and the answer
+    /// have it; or why it can not be adopted.
+    pub fn check(&self, config: &Config) -> Result<(Grant, Variant)> {
         let grant = Grant::parse(&self.grant, config.max_channels_per_socket)?;
         if self.mirror && grant != Grant::default() {
             return Err(Error::new(Kind::Invalid, "a mirror has the grant {}"));
         }
-        let subprotocol = handshake::subprotocol_of(&self.answer)?;
-        let envelope = !self.mirror && subprotocol.as_deref() == Some(envelope::PROTOCOL);
-        Ok((grant, envelope))
+        let spoken = handshake::spoken_of(&self.answer)?;
+        let is_envelope = spoken.subprotocol.as_deref() == Some(envelope::PROTOCOL);
+        let form = match grant.format {
+            _ if is_envelope && !self.mirror => Form::Envelope,
+            Format::Auto => Form::Raw,
+            Format::Binary => Form::Binary,
+        };
+        Ok((grant, Variant { form, deflate: spoken.deflate }))
     }
 }
 
@@ -63,8 +70,8 @@ impl Adoption {
 pub(super) struct Newcomer {
     pub adoption: Adoption,
     pub grant: Grant,
-    /// The subprotocol that the answer names is the envelope's.
-    pub envelope: bool,
+    /// How its messages are put on the wire.
+    pub variant: Variant,
 }
 
 /// Can this ever be published?

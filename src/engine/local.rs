@@ -184,7 +184,7 @@ impl Local {
             log: self.log.clone(),
             id: sys::random(),
             foreign: ForeignIds::default(),
-            admission: Admission::new(&self.config),
+            admission: Admission::new(&self.config)?,
             events: Events::default(),
             broker: embedded.then(|| Embedded::new(loops, self.config.feed_limit)),
             ports,
@@ -239,13 +239,13 @@ impl Local {
             let running = self.running()?;
             Ok((checked, running))
         });
-        let ((grant, envelope), running) = match checked {
+        let ((grant, variant), running) = match checked {
             Ok(checked) => checked,
             Err(error) => return Err((error, Box::new(adoption))),
         };
         let ports = &running.shared.ports;
         let port = &ports[self.next_loop.fetch_add(1, Relaxed) as usize % ports.len()];
-        let newcomer = Newcomer { adoption, grant, envelope };
+        let newcomer = Newcomer { adoption, grant, variant };
         port.inbox.push(Command::Adopt(Box::new(newcomer))).map_err(|command| match command {
             Command::Adopt(newcomer) => (busy(), Box::new(newcomer.adoption)),
             _ => unreachable!("the command that was pushed comes back"),

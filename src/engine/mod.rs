@@ -16,6 +16,8 @@ mod inbox;
 pub mod keeper;
 mod links;
 mod local;
+mod memory;
+mod panics;
 mod stats;
 mod transfer;
 

@@ -59,6 +59,9 @@ counters! {
     sockets,
     /// Bytes of memory that the sockets held now own, without what waits to be written.
     socket_bytes,
+    /// Bytes of memory that wait in the sockets held now: messages to be written, each once however
+    /// many it is for, and parts of messages that have come.
+    waiting_bytes,
     /// Channels now, lingering ones too.
     channels,
     /// Channels that have listeners and are not heard, now.
@@ -73,6 +76,14 @@ counters! {
     messages,
     /// Messages queued for a socket: one message to a hundred sockets counts a hundred.
     delivered,
+    /// Messages queued and then left out for a newer one (`slow` is `latest` in the grant).
+    dropped,
+    /// Frames that were compressed: one for each variant of a message, however many hear it.
+    compressed,
+    /// Bytes of these before.
+    compressed_from,
+    /// Bytes of these after.
+    compressed_to,
     /// Messages from browsers.
     received,
     /// Messages from browsers that their grant does not let go anywhere.

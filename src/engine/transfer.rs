@@ -351,7 +351,8 @@ impl EventLoop {
         self.take_seat(&socket);
         self.join_channels(key, socket.variant, &channels);
         let phase = socket.phase;
-        let closed = phase == Phase::Closing && socket.hears_close(&mut input, max);
+        let closed =
+            phase == Phase::Closing && socket.hears_close(&mut input, max, &mut self.inflater);
         self.sockets.insert(socket);
         if watched.is_err() {
             return self.finish(key, Cause::Internal);

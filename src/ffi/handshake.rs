@@ -58,7 +58,7 @@ pub struct wsredis_request {
 /// What every caller's request has at least: that of the first header.
 const REQUEST_SIZE: usize = offset_of!(wsredis_request, https) + size_of::<u8>();
 
-/// Judges an upgrade and its Origin, chooses the subprotocol, and writes the whole HTTP answer to
+/// Judges an upgrade and its Origin, chooses subprotocol and compression, and writes the whole HTTP answer to
 /// `buf`: a 101, or the refusal with its body. The host writes a refusal itself and hands a 101 to
 /// `wsredis_engine_adopt`.
 ///
@@ -131,8 +131,11 @@ pub unsafe extern "C" fn wsredis_handshake_answer(
                 },
             }
         };
-        let allowed =
-            Allowed { subprotocol: grant.subprotocol.as_deref(), origins: &grant.origins };
+        let allowed = Allowed {
+            compression: config.config.compression,
+            subprotocol: grant.subprotocol.as_deref(),
+            origins: &grant.origins,
+        };
         let (answer, http) = match handshake::answer(&request, &allowed, config.policy()?, extra)? {
             Verdict::Accept(answer) => (answer, 101),
             Verdict::Refuse(refusal, why) => {
@@ -189,8 +192,7 @@ pub unsafe extern "C" fn wsredis_handshake_refusal(
     out_len: *mut usize,
 ) -> wsredis_status {
     guard(|| {
-        let refusal = Refusal::ALL.into_iter().find(|refusal| refusal.status() == http);
-        let refusal = refusal
+        let refusal = Refusal::of_status(http)
             .ok_or_else(|| Error::new(Kind::Invalid, format!("{http} is none of our refusals")))?;
         // SAFETY: the caller's promise.
         unsafe {

@@ -7,19 +7,23 @@
 
 mod state;
 
+use std::collections::HashMap;
 use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::cause::{Cause, Refusal};
 use crate::config::Config;
-use crate::hub::Variant;
+use crate::hub::{Form, Variant};
+use crate::rate::Bucket;
 use crate::sys;
 use crate::timer::{Alarm, Millis};
-use crate::write_queue::{HANDSHAKE, NO_CHANNEL, Segment, WriteQueue};
+use crate::write_queue::{HANDSHAKE, NO_CHANNEL, Segment, Units, WriteQueue};
+use crate::ws::deflate::Inflater;
 use crate::ws::frame::{self, OpCode};
 use crate::ws::message::{Assembler, Incoming};
 
@@ -27,6 +31,14 @@ pub use state::SocketState;
 
 /// A connection that has nothing more to say has this long to be read to its end; then it is cut.
 const ENDING_MS: u64 = 1_000;
+
+/// So much of a second's messages may come at once, and of its control frames: a page that opens may
+/// have much to say.
+const MESSAGE_BURST: Duration = Duration::from_millis(2_000);
+const CONTROL_BURST: Duration = Duration::from_millis(2_500);
+
+/// While fewer bytes wait than this, and the kernel takes them, every ping is answered.
+const PONG_ROOM: usize = 1_024;
 
 /// A socket's place in its loop: an index, and a number above it that no other socket has at this
 /// index. An event or a reply for one that is gone finds nobody.
@@ -59,6 +71,19 @@ impl From<Key> for u64 {
     }
 }
 
+/// What waits for a socket are frames.
+struct Frames;
+
+impl Units for Frames {
+    fn around(&self, bytes: &[u8], at: usize) -> (usize, usize) {
+        frame::around(bytes, at)
+    }
+
+    fn last(&self, bytes: &[u8]) -> (usize, u32) {
+        frame::last(bytes)
+    }
+}
+
 /// How far a socket's life is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
@@ -85,6 +110,8 @@ pub struct Rights<Name = Rc<str>> {
     pub echo: bool,
     /// Returns every message as it came (`wsredis-echo:`).
     pub mirror: bool,
+    /// Too slow, it is not closed but gets only the newest message of each channel.
+    pub latest: bool,
     /// Sent when idle; the same text from the browser is swallowed.
     pub heartbeat: Option<Box<str>>,
     /// Opaque, for kicks, limits and logs.
@@ -126,8 +153,14 @@ pub struct Socket {
     pub doomed: bool,
     /// Is it on the loop's list of sockets to read? Kept by the loop.
     pub unread: bool,
+    /// The browser's close frame came while it was doomed, or can not come any more. Kept by the
+    /// loop.
+    pub heard_close: bool,
     /// Does it have a seat in the engine? Not if its handshake was refused.
     pub admitted: bool,
+    /// Was the browser told that nothing more comes? Once: each time epoll would tell us that we may
+    /// write.
+    shut: bool,
     /// Its channels that are not heard yet, while it is held.
     pub unheard: u16,
     /// Why it ends, once that is known.
@@ -138,8 +171,15 @@ pub struct Socket {
     pub rights: Box<Rights>,
     assembler: Assembler,
     queue: WriteQueue,
+    /// How many messages of a channel were forgotten, as the notice that waits tells it: only of one
+    /// that is slow and has [`Rights::latest`].
+    #[allow(clippy::box_collection, reason = "hardly any socket has one, and each would pay")]
+    missed: Option<Box<HashMap<u32, u32>>>,
     /// The payload of the latest ping, while earlier bytes block the way. At most one pong waits.
     pong: Option<Box<[u8]>>,
+    /// How far the browser is ahead of `max-message-rate` and `max-control-rate`, at `heard_at`.
+    messages: Bucket,
+    controls: Bucket,
     heard_at: Millis,
     sent_at: Millis,
     pinged_at: Option<Millis>,
@@ -150,26 +190,38 @@ pub struct Socket {
 
 impl Socket {
     /// A held socket that will answer its handshake with `answer`.
-    pub fn new(fd: OwnedFd, key: Key, rights: Rights, answer: Vec<u8>, now: Millis) -> Self {
+    pub fn new(
+        fd: OwnedFd,
+        key: Key,
+        variant: Variant,
+        rights: Rights,
+        answer: Vec<u8>,
+        now: Millis,
+    ) -> Self {
         let mut queue = WriteQueue::default();
         let len = answer.len() as u32;
         queue.push(&Segment::new(answer), (0, len), HANDSHAKE, now);
         Socket {
             fd,
             key,
-            variant: Variant::default(),
+            variant,
             phase: Phase::Held,
             dirty: false,
             doomed: false,
             unread: false,
+            heard_close: false,
             admitted: false,
+            shut: false,
             unheard: 0,
             cause: None,
             alarm: Alarm::default(),
             rights: Box::new(rights),
             assembler: Assembler::default(),
             queue,
+            missed: None,
             pong: None,
+            messages: Bucket::default(),
+            controls: Bucket::default(),
             heard_at: now,
             sent_at: now,
             pinged_at: None,
@@ -210,8 +262,13 @@ impl Socket {
 
     /// Queues a frame of this socket's own.
     pub fn queue_frame(&mut self, opcode: OpCode, payload: &[u8], now: Millis) {
-        let mut bytes = Vec::with_capacity(payload.len() + 10);
+        let mut bytes = Vec::with_capacity(payload.len() + frame::MAX_HEADER);
         frame::append(&mut bytes, opcode, payload);
+        self.queue_own(bytes, now);
+    }
+
+    /// Queues whole frames of this socket's own.
+    pub fn queue_own(&mut self, bytes: Vec<u8>, now: Millis) {
         let len = bytes.len() as u32;
         self.queue(&Segment::new(bytes), (0, len), NO_CHANNEL, now);
     }
@@ -235,21 +292,75 @@ impl Socket {
                 || u128::from(self.queue.age(now)) > config.write_queue_age.as_millis())
     }
 
-    /// Answers a ping; of several, only the latest, if earlier bytes block the way.
+    /// Forgets all but the newest message of each channel. With the envelope it is told what it
+    /// misses, before that message: `notice` makes the text, of a channel and how many messages.
+    /// Returns how many were forgotten.
+    pub fn keep_latest(&mut self, mut notice: impl FnMut(u32, u32) -> Vec<u8>) -> u64 {
+        let (is_told, missed) = (self.variant.form == Form::Envelope, &mut self.missed);
+        let mut forgotten = 0;
+        self.queue.keep_latest(&Frames, |channel, count, told_before| {
+            forgotten += u64::from(count);
+            if !is_told {
+                return None;
+            }
+            let missed = missed.get_or_insert_default().entry(channel).or_default();
+            // What was told and is on its way counts no more.
+            *missed = if told_before { missed.saturating_add(count) } else { count };
+            let mut bytes = Vec::new();
+            frame::append(&mut bytes, OpCode::Data(frame::Data::Text), &notice(channel, *missed));
+            Some(bytes)
+        });
+        forgotten
+    }
+
+    /// For how many milliseconds its oldest byte has waited; or nothing waits.
+    pub fn waits_for(&self, now: Millis) -> Option<u32> {
+        (!self.queue.is_empty()).then(|| self.queue.age(now))
+    }
+
+    /// How many bytes wait to be written.
+    pub fn queued_bytes(&self) -> usize {
+        self.queue.bytes()
+    }
+
+    /// Is a part of a message there, and the rest has not come?
+    pub fn is_amid_message(&self) -> bool {
+        !self.assembler.is_idle()
+    }
+
+    /// Answers a ping; of several, only the latest, if earlier bytes block the way (RFC 6455
+    /// §5.5.3 allows it). Pings that come together do not: their pongs are no flood yet.
     pub fn queue_pong(&mut self, payload: &[u8], now: Millis) {
-        if self.queue.is_empty() {
-            self.queue_frame(OpCode::Control(frame::Control::Pong), payload, now);
-        } else {
+        if self.queue.is_blocked() || self.queue.bytes() > PONG_ROOM {
             self.pong = Some(payload.into());
+        } else {
+            self.queue_frame(OpCode::Control(frame::Control::Pong), payload, now);
         }
     }
 
     /// Reads what is there into `buffer`.
     pub fn read(&mut self, buffer: &mut [u8], now: Millis) -> io::Result<usize> {
         let n = sys::recv(&self.fd, buffer)?;
+        let elapsed = Duration::from_millis(now.saturating_sub(self.heard_at));
+        self.messages.leak(elapsed);
+        self.controls.leak(elapsed);
         self.heard_at = now;
         self.pinged_at = None;
         Ok(n)
+    }
+
+    /// Counts something that came. False: it is more than the browser may send.
+    pub fn is_in_rate(&mut self, incoming: &Incoming<'_>, config: &Config) -> bool {
+        match incoming {
+            Incoming::Text(_) | Incoming::Binary(_) => {
+                self.messages.take(config.max_message_rate, MESSAGE_BURST)
+            }
+            Incoming::Ping(_) | Incoming::Pong(_) | Incoming::TinyFragment => {
+                self.controls.take(config.max_control_rate, CONTROL_BURST)
+            }
+            // It is the last thing that is looked at.
+            Incoming::Close(_) => true,
+        }
     }
 
     /// Takes the message machine out, so that the loop can use itself while messages come out of
@@ -258,45 +369,62 @@ impl Socket {
         std::mem::take(&mut self.assembler)
     }
 
-    /// Puts the message machine back.
-    pub fn put_assembler(&mut self, assembler: Assembler) {
+    /// Puts the message machine back. What is in it and not whole has a deadline from now on; true:
+    /// it is the next.
+    #[must_use]
+    pub fn put_assembler(&mut self, assembler: Assembler, config: &Config, now: Millis) -> bool {
         self.assembler = assembler;
+        self.assembler.begin(now);
+        let due = self.unfinished_at(config);
+        due.is_some_and(|due| self.alarm.at().is_none_or(|at| at > due))
     }
 
     /// In [`Phase::Closing`]: is the browser's close frame among these bytes?
-    pub fn hears_close(&mut self, input: &mut [u8], max_message: usize) -> bool {
+    pub fn hears_close(
+        &mut self,
+        input: &mut [u8],
+        max_message: usize,
+        inflater: &mut Inflater,
+    ) -> bool {
         let mut closed = false;
-        let fed = self.assembler.feed(input, max_message, &mut |incoming| match incoming {
-            Incoming::Close(_) => {
-                closed = true;
-                ControlFlow::Break(())
-            }
-            _ => ControlFlow::Continue(()),
-        });
+        let inflater = self.variant.deflate.and(Some(inflater));
+        let fed =
+            self.assembler.feed(input, max_message, inflater, &mut |incoming| match incoming {
+                Incoming::Close(_) => {
+                    closed = true;
+                    ControlFlow::Break(())
+                }
+                _ => ControlFlow::Continue(()),
+            });
         // What we can not read any more will not become a close frame.
         closed || fed.is_err()
     }
 
-    /// Begins the close handshake from our side. A close that the browser could not hear about (it
-    /// is too slow, or it broke the protocol) ends the connection at once after the frame.
+    /// Begins the close handshake from our side. Where the browser's close frame could not be heard
+    /// (it is too slow, sends too much, or broke the protocol), or has come already, the connection
+    /// ends at once after ours.
     pub fn close(&mut self, cause: Cause, config: &Config, now: Millis) {
         if !matches!(self.phase, Phase::Held | Phase::Open) {
             return;
         }
         self.cause = Some(cause);
         self.pong = None;
-        if cause == Cause::Slow {
-            self.queue.truncate(|bytes, at, channel| match channel {
-                HANDSHAKE => bytes.len(),
-                _ => frame::boundary_after(bytes, at),
-            });
+        if matches!(cause, Cause::Slow | Cause::Shed) {
+            self.queue.truncate(&Frames);
         }
         self.push_close(cause.code(), cause.reason(), now);
         let fatal = matches!(
             cause,
-            Cause::Slow | Cause::Protocol | Cause::Utf8 | Cause::TooBig | Cause::NoPong
+            Cause::Slow
+                | Cause::Shed
+                | Cause::Protocol
+                | Cause::Utf8
+                | Cause::TooBig
+                | Cause::Internal
+                | Cause::NoPong
+                | Cause::Rate
         );
-        if fatal {
+        if fatal || self.heard_close {
             self.end(now + ENDING_MS);
         } else {
             self.phase = Phase::Closing;
@@ -336,7 +464,8 @@ impl Socket {
     /// Writes what waits, unless the answer is held. An error means that the connection is gone.
     pub fn flush(&mut self, scratch: &mut Vec<u8>, now: Millis) -> io::Result<()> {
         // An ending one has to be shut down even if its close frame left long ago.
-        let has_nothing = self.queue.is_empty() && self.phase != Phase::Ending;
+        let is_to_shut = self.phase == Phase::Ending && !self.shut;
+        let has_nothing = self.queue.is_empty() && !is_to_shut;
         if self.phase == Phase::Held || has_nothing {
             return Ok(());
         }
@@ -351,7 +480,8 @@ impl Socket {
                 None => break,
             }
         }
-        if self.phase == Phase::Ending {
+        if is_to_shut {
+            self.shut = true;
             // The browser reads to the end and closes; closing first could destroy what it has not
             // read yet.
             sys::shutdown_write(&self.fd);
@@ -363,11 +493,21 @@ impl Socket {
     pub fn deadline(&self, config: &Config) -> Option<Millis> {
         match self.phase {
             Phase::Held | Phase::Closing | Phase::Ending => Some(self.limit_at),
-            Phase::Open => [self.expires_at, self.ping_at(config), self.heartbeat_at(config)]
-                .into_iter()
-                .flatten()
-                .min(),
+            Phase::Open => [
+                self.expires_at,
+                self.unfinished_at(config),
+                self.ping_at(config),
+                self.heartbeat_at(config),
+            ]
+            .into_iter()
+            .flatten()
+            .min(),
         }
+    }
+
+    /// When what the browser has begun must be whole.
+    fn unfinished_at(&self, config: &Config) -> Option<Millis> {
+        Some(self.assembler.begun()? + config.message_timeout.as_millis() as u64)
     }
 
     /// When silence is to be broken by a ping, or an unanswered ping ends the socket. Spread by a
@@ -398,6 +538,7 @@ impl Socket {
             Phase::Held if self.limit_at <= now => Due::Release,
             Phase::Closing | Phase::Ending if self.limit_at <= now => Due::Cut,
             Phase::Open if due(self.expires_at) => Due::Close(Cause::Expired),
+            Phase::Open if due(self.unfinished_at(config)) => Due::Close(Cause::Unfinished),
             Phase::Open if due(self.ping_at(config)) => {
                 if self.pinged_at.is_some() {
                     return Due::Close(Cause::NoPong);

@@ -8,12 +8,15 @@ use std::os::fd::OwnedFd;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Key, Phase, Rights, Socket};
+use super::{Frames, Key, Phase, Rights, Socket};
 use crate::cause::Cause;
 use crate::hub::Variant;
+use crate::rate::Bucket;
 use crate::timer::Millis;
 use crate::write_queue::{QueueState, WriteQueue};
-use crate::ws::frame;
+use crate::ws::message::Assembler;
+#[cfg(test)]
+use crate::{hub::Form, ws::deflate::Window};
 
 /// Everything that a socket is but its descriptor.
 #[derive(Debug, Serialize, Deserialize)]
@@ -33,6 +36,9 @@ pub struct SocketState {
     rights: Rights<Box<str>>,
     queue: QueueState,
     pong: Option<Box<[u8]>>,
+    messages: Bucket,
+    controls: Bucket,
+    begun_ago: Option<u64>,
     heard_ago: u64,
     sent_ago: u64,
     pinged_ago: Option<u64>,
@@ -56,7 +62,7 @@ impl SocketState {
             channels: vec!["a".into(), "b".into()],
             input: vec![1, 2, 3],
             gap_in: Some(300),
-            variant: Variant::Envelope,
+            variant: Variant { form: Form::Envelope, deflate: Window::new(11) },
             phase: Phase::Closing,
             admitted: true,
             cause: Some(Cause::Kicked),
@@ -65,6 +71,7 @@ impl SocketState {
                 sender: Some("sender".into()),
                 echo: true,
                 mirror: false,
+                latest: true,
                 heartbeat: Some("heartbeat".into()),
                 user: Some("user".into()),
                 session: Some("session".into()),
@@ -72,6 +79,9 @@ impl SocketState {
             },
             queue: QueueState::sample(),
             pong: Some(Box::new([4, 5])),
+            messages: Bucket::sample(306),
+            controls: Bucket::sample(307),
+            begun_ago: Some(308),
             heard_ago: 301,
             sent_ago: 302,
             pinged_ago: Some(303),
@@ -89,6 +99,7 @@ impl<Name: Deref<Target = str>> Rights<Name> {
             sender: self.sender,
             echo: self.echo,
             mirror: self.mirror,
+            latest: self.latest,
             heartbeat: self.heartbeat,
             user: self.user,
             session: self.session,
@@ -120,8 +131,11 @@ impl Socket {
             admitted: self.admitted,
             cause: self.cause,
             rights: self.rights.renamed(),
-            queue: self.queue.export(frame::boundary_before, now),
+            queue: self.queue.export(&Frames, now),
             pong: self.pong,
+            messages: self.messages,
+            controls: self.controls,
+            begun_ago: self.assembler.begun().map(|at| now.saturating_sub(at)),
             heard_ago: now - self.heard_at,
             sent_ago: now - self.sent_at,
             pinged_ago: self.pinged_at.map(|at| now - at),
@@ -134,19 +148,22 @@ impl Socket {
     /// A socket that goes on where the exported one was. What it hears, its input and its gap are
     /// its loop's to see to.
     pub fn import(fd: OwnedFd, key: Key, state: SocketState, now: Millis) -> Self {
+        let begun = state.begun_ago.map(|ago| now.saturating_sub(ago));
         Socket {
-            variant: state.variant,
             phase: state.phase,
             admitted: state.admitted,
             cause: state.cause,
             queue: WriteQueue::import(state.queue, now),
             pong: state.pong,
+            messages: state.messages,
+            controls: state.controls,
+            assembler: begun.map(Assembler::begun_at).unwrap_or_default(),
             heard_at: now.saturating_sub(state.heard_ago),
             sent_at: now.saturating_sub(state.sent_ago),
             pinged_at: state.pinged_ago.map(|ago| now.saturating_sub(ago)),
             expires_at: state.expires_in.map(|left| now.saturating_add(left)),
             limit_at: now.saturating_add(state.limit_in),
-            ..Socket::new(fd, key, state.rights.renamed(), Vec::new(), now)
+            ..Socket::new(fd, key, state.variant, state.rights.renamed(), Vec::new(), now)
         }
     }
 }

@@ -74,6 +74,15 @@ pub fn notice(out: &mut Vec<u8>, notice: Notice, channel: &str) {
     out.push(b'}');
 }
 
+/// The notice that so many messages were left out, for a socket that reads too slowly.
+pub fn dropped(channel: &str, count: u32) -> Vec<u8> {
+    let mut out = Vec::new();
+    notice(&mut out, Notice::Dropped, channel);
+    out.pop();
+    out.extend_from_slice(format!(",\"count\":{count}}}").as_bytes());
+    out
+}
+
 /// What a browser sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sent<'a> {

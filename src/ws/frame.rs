@@ -118,7 +118,16 @@ pub fn unmask(payload: &mut [u8], key: [u8; 4], offset: usize) {
 
 /// Appends one whole frame of the server: not masked, not fragmented.
 pub fn append(out: &mut Vec<u8>, opcode: OpCode, payload: &[u8]) {
-    let header = FrameHeader { is_final: true, opcode, ..FrameHeader::default() };
+    append_whole(out, opcode, payload, false);
+}
+
+/// The same with the payload of a compressed message (RFC 7692 §6).
+pub fn append_compressed(out: &mut Vec<u8>, opcode: OpCode, payload: &[u8]) {
+    append_whole(out, opcode, payload, true);
+}
+
+fn append_whole(out: &mut Vec<u8>, opcode: OpCode, payload: &[u8], rsv1: bool) {
+    let header = FrameHeader { is_final: true, opcode, rsv1, ..FrameHeader::default() };
     let len = payload.len() as u64;
     out.reserve(header.len(len) + payload.len());
     header.format(len, out).expect("writing to a Vec does not fail");
@@ -140,35 +149,39 @@ pub fn append_close(out: &mut Vec<u8>, code: u16, reason: &str) {
     append(out, OpCode::Control(Control::Close), &payload);
 }
 
-/// Where the server frame that byte `at` of `bytes` lies in ends. `bytes` is a run of whole server
-/// frames; an `at` on a boundary is returned as it is, one past the end gives the end.
-pub fn boundary_after(bytes: &[u8], at: usize) -> usize {
-    boundaries_around(bytes, at).1
-}
-
-/// Where the server frame that byte `at` of `bytes` lies in begins; as [`boundary_after`].
-pub fn boundary_before(bytes: &[u8], at: usize) -> usize {
-    boundaries_around(bytes, at).0
-}
-
-fn boundaries_around(bytes: &[u8], at: usize) -> (usize, usize) {
+/// Where the server frame that byte `at` of `bytes` lies in begins and ends. `bytes` is a run of
+/// whole server frames; an `at` on a boundary gives itself, one past the end gives the end.
+pub fn around(bytes: &[u8], at: usize) -> (usize, usize) {
     let (mut begin, mut end) = (0, 0);
-    while end < at {
+    while end < at && end < bytes.len() {
         begin = end;
-        let mut cursor = Cursor::new(bytes.get(begin..).unwrap_or_default());
-        end = match FrameHeader::parse(&mut cursor) {
-            Ok(Some((_, len))) => {
-                let frame = cursor.position().saturating_add(len);
-                let frame = usize::try_from(frame).unwrap_or(usize::MAX);
-                begin.saturating_add(frame).min(bytes.len())
-            }
-            _ => bytes.len(),
-        };
-        if end == begin {
-            break; // `at` is past the end.
-        }
+        end = end_of_first(bytes, begin);
     }
-    if end == at { (end, end) } else { (begin, end) }
+    if end == at { (end, end) } else { (begin.min(end), end) }
+}
+
+/// Where the last frame of a run of whole server frames begins, and how many there are.
+pub fn last(bytes: &[u8]) -> (usize, u32) {
+    let (mut begin, mut end, mut count) = (0, 0, 0);
+    while end < bytes.len() {
+        begin = end;
+        end = end_of_first(bytes, begin);
+        count += 1;
+    }
+    (begin, count)
+}
+
+/// Where the server frame that begins at `begin` ends.
+fn end_of_first(bytes: &[u8], begin: usize) -> usize {
+    let mut cursor = Cursor::new(bytes.get(begin..).unwrap_or_default());
+    match FrameHeader::parse(&mut cursor) {
+        Ok(Some((_, len))) => {
+            let frame = cursor.position().saturating_add(len);
+            let frame = usize::try_from(frame).unwrap_or(usize::MAX);
+            begin.saturating_add(frame).min(bytes.len())
+        }
+        _ => bytes.len(),
+    }
 }
 
 /// Whether a browser may send this close code, RFC 6455 §7.4 and the registry it founded.
@@ -330,11 +343,17 @@ mod tests {
                 next += 1;
             }
             if at % 97 == 0 || at < 1000 || ends.contains(&at) || ends.contains(&(at - 1)) {
-                assert_eq!(boundary_after(&bytes, at), ends[next]);
+                let begin = if at == ends[next] { at } else { ends[next - 1] };
+                assert_eq!(around(&bytes, at), (begin, ends[next]));
             }
         }
-        assert_eq!(boundary_after(&bytes, bytes.len() + 1), bytes.len());
-        assert_eq!(boundary_after(&[], 0), 0);
+        let end = bytes.len();
+        assert_eq!(around(&bytes, end + 1), (ends[ends.len() - 2], end));
+        assert_eq!(around(&[], 0), (0, 0));
+        for (count, end) in ends.iter().enumerate().skip(1) {
+            assert_eq!(last(&bytes[..*end]), (ends[count - 1], count as u32));
+        }
+        assert_eq!(last(&[]), (0, 0));
     }
 
     #[test]

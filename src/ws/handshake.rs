@@ -8,6 +8,7 @@
 use tungstenite::handshake::server::create_response;
 use tungstenite::http;
 
+use super::deflate::{self, Agreed, Window};
 use super::envelope;
 use super::origin::{self, Claim, Origin};
 use crate::cause::Refusal;
@@ -42,9 +43,11 @@ pub struct Request<'a> {
     pub https: Option<bool>,
 }
 
-/// What the grant says about the handshake.
+/// What the grant and the configuration say about the handshake.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Allowed<'a> {
+    /// May permessage-deflate be agreed on?
+    pub compression: bool,
     /// The subprotocol to answer with; the browser must have offered it.
     pub subprotocol: Option<&'a str>,
     /// Origins that are allowed beside those of the configuration.
@@ -83,10 +86,11 @@ pub fn answer(
     let judged = upgrade(request).and_then(|accept| {
         judge_origin(request, policy, &origins)?;
         let subprotocol = choose_subprotocol(request, allowed.subprotocol)?;
-        Ok((accept, subprotocol))
+        let deflate = choose_deflate(request)?.filter(|_| allowed.compression);
+        Ok((accept, subprotocol, deflate))
     });
     Ok(match judged {
-        Ok((accept, subprotocol)) => {
+        Ok((accept, subprotocol, deflate)) => {
             let mut out = Vec::with_capacity(200 + extra_headers.len());
             out.extend_from_slice(
                 b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -97,6 +101,10 @@ pub fn answer(
                 out.extend_from_slice(b"\r\nSec-WebSocket-Protocol: ");
                 out.extend_from_slice(subprotocol.as_bytes());
             }
+            if let Some(agreed) = deflate {
+                out.extend_from_slice(b"\r\nSec-WebSocket-Extensions: ");
+                out.extend_from_slice(agreed.answer().as_bytes());
+            }
             out.extend_from_slice(b"\r\n");
             out.extend_from_slice(extra_headers);
             out.extend_from_slice(b"\r\n");
@@ -106,12 +114,21 @@ pub fn answer(
     })
 }
 
-/// The subprotocol that `answer`, a whole 101, names.
+/// What a 101 tells the browser that it will speak.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Spoken {
+    /// The subprotocol that was chosen.
+    pub subprotocol: Option<String>,
+    /// The window of permessage-deflate, if that was agreed on.
+    pub deflate: Option<Window>,
+}
+
+/// What `answer`, a whole 101, promises.
 ///
 /// # Errors
 /// `Invalid` if it is no 101 to a websocket upgrade, or promises an extension that nobody here
 /// speaks.
-pub fn subprotocol_of(answer: &[u8]) -> Result<Option<String>> {
+pub fn spoken_of(answer: &[u8]) -> Result<Spoken> {
     let invalid = |why: &str| Error::new(Kind::Invalid, format!("the answer {why}"));
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut response = httparse::Response::new(&mut headers);
@@ -132,14 +149,28 @@ pub fn subprotocol_of(answer: &[u8]) -> Result<Option<String>> {
     {
         return Err(invalid("is no 101 to a websocket upgrade"));
     }
-    if lines.all("Sec-WebSocket-Extensions").next().is_some() {
-        return Err(invalid("promises an extension; none is spoken here"));
-    }
-    match (lines.all("Sec-WebSocket-Protocol").count(), lines.first("Sec-WebSocket-Protocol")) {
-        (0, _) => Ok(None),
-        (1, Some(name)) if is_token(name) => Ok(Some(String::from_utf8_lossy(name).into())),
-        _ => Err(invalid("names more than one subprotocol")),
-    }
+    let read_one = |name| {
+        let mut found = lines.all(name);
+        (found.next(), found.next().is_none())
+    };
+    let deflate = match read_one("Sec-WebSocket-Extensions") {
+        (None, _) => None,
+        (Some(line), is_only) => {
+            let window = deflate::read_answer(line).filter(|_| is_only).ok_or_else(|| {
+                invalid(
+                    "promises an extension; only permessage-deflate is spoken here, without \
+                         context takeover",
+                )
+            })?;
+            Some(window)
+        }
+    };
+    let subprotocol = match read_one("Sec-WebSocket-Protocol") {
+        (None, _) => None,
+        (Some(name), true) if is_token(name) => Some(String::from_utf8_lossy(name).into()),
+        _ => return Err(invalid("names more than one subprotocol")),
+    };
+    Ok(Spoken { subprotocol, deflate })
 }
 
 /// A refusal and its reason.
@@ -256,6 +287,13 @@ fn choose_subprotocol<'a>(request: &Request<'a>, named: Option<&str>) -> Refused
     }
 }
 
+/// The compression to answer with, if one of the browser's offers can be met.
+fn choose_deflate(request: &Request<'_>) -> Refused<Option<Agreed>> {
+    deflate::negotiate(Lines(request.headers).all("Sec-WebSocket-Extensions")).or_else(|_| {
+        malformed("Sec-WebSocket-Extensions is no list of extensions, or over a kilobyte")
+    })
+}
+
 /// Header lines, looked up without case.
 #[derive(Clone, Copy)]
 struct Lines<'a>(&'a [(&'a [u8], &'a [u8])]);
@@ -296,8 +334,12 @@ fn trim(mut value: &[u8]) -> &[u8] {
 
 /// A token of RFC 9110 §5.6.2.
 fn is_token(text: &[u8]) -> bool {
-    !text.is_empty()
-        && text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
+    !text.is_empty() && text.iter().all(|byte| is_token_byte(*byte))
+}
+
+/// May it stand in a token?
+pub(super) fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// Checks that each line is one header, and none of those that the handshake itself is made of.
@@ -392,7 +434,7 @@ mod tests {
                         Connection: Upgrade\r\n\
                         Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
         assert_eq!(verdict(&GOOD), Ok(expected.into()));
-        assert_eq!(subprotocol_of(expected.as_bytes()), Ok(None));
+        assert_eq!(spoken_of(expected.as_bytes()), Ok(Spoken::default()));
     }
 
     #[test]
@@ -406,11 +448,28 @@ mod tests {
             changed("Upgrade", &[("Upgrade", "h2c"), ("Upgrade", "websocket")]),
             changed("Sec-WebSocket-Version", &[("sec-websocket-version", " 13\t")]),
             changed("", &[("Content-Length", "0")]),
-            changed("", &[("Sec-WebSocket-Extensions", "permessage-deflate; constructor, ,,;=")]),
+            changed(
+                "",
+                &[("Sec-WebSocket-Extensions", "permessage-deflate; constructor, ,x;y=\"z\"")],
+            ),
             changed("", &[("Cookie", "a=b"), ("Origin", "https://server.example.com")]),
             changed("", &[("Origin", "http://server.example.com")]),
         ] {
             assert!(verdict(&headers).is_ok(), "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn compression_is_in_the_answer_if_it_is_offered_and_allowed() {
+        let offered = changed("", &[("Sec-WebSocket-Extensions", "permessage-deflate")]);
+        for (headers, compression, expected) in [
+            (&offered[..], true, Some(Window::default())),
+            (&offered, false, None),
+            (&GOOD, true, None),
+        ] {
+            let allowed = Allowed { compression, ..Allowed::default() };
+            let Verdict::Accept(bytes) = ask(LINE, headers, &allowed) else { panic!("refused") };
+            assert_eq!(spoken_of(&bytes).unwrap().deflate, expected);
         }
     }
 
@@ -451,6 +510,7 @@ mod tests {
                 changed("Sec-WebSocket-Key", &[("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZTE=")]),
                 Malformed,
             ),
+            (changed("", &[("Sec-WebSocket-Extensions", "permessage-deflate;=")]), Malformed),
             (changed("", &[("Content-Length", "5")]), Malformed),
             (changed("", &[("Transfer-Encoding", "chunked")]), Malformed),
             (changed("", &[("Cookie", "a=b")]), Origin),
@@ -498,9 +558,9 @@ mod tests {
         named: Option<&str>,
     ) -> std::result::Result<Option<String>, Refusal> {
         let lines: Vec<_> = offered.iter().map(|line| ("Sec-WebSocket-Protocol", *line)).collect();
-        let allowed = Allowed { subprotocol: named, origins: &[] };
+        let allowed = Allowed { subprotocol: named, ..Allowed::default() };
         match ask(LINE, &changed("", &lines), &allowed) {
-            Verdict::Accept(answer) => Ok(subprotocol_of(&answer).unwrap()),
+            Verdict::Accept(answer) => Ok(spoken_of(&answer).unwrap().subprotocol),
             Verdict::Refuse(refusal, _) => Err(refusal),
         }
     }
@@ -557,9 +617,9 @@ mod tests {
         let cookies = b"Set-Cookie: a=b; Path=/\r\nset-cookie:c=\xe9\td\r\nX-Empty:\r\n";
         let answer = with_extra(cookies).unwrap();
         assert!(answer.ends_with(&[&cookies[..], b"\r\n"].concat()));
-        assert_eq!(subprotocol_of(&answer), Ok(None));
+        assert_eq!(spoken_of(&answer), Ok(Spoken::default()));
         let many = b"Set-Cookie: a=b\r\n".repeat(MAX_EXTRA_HEADERS);
-        assert_eq!(subprotocol_of(&with_extra(&many).unwrap()), Ok(None));
+        assert_eq!(spoken_of(&with_extra(&many).unwrap()), Ok(Spoken::default()));
     }
 
     #[test]
@@ -598,10 +658,10 @@ mod tests {
     fn origins_of_the_grant_count_and_a_wrong_one_is_the_grants_fault() {
         let headers = changed("", &[("Origin", "https://partner.example")]);
         let origins = ["https://partner.example".to_string()];
-        let allowed = Allowed { subprotocol: None, origins: &origins };
+        let allowed = Allowed { origins: &origins, ..Allowed::default() };
         assert!(matches!(ask(LINE, &headers, &allowed), Verdict::Accept(_)));
         let origins = ["https://*.partner.example".to_string()];
-        let allowed = Allowed { subprotocol: None, origins: &origins };
+        let allowed = Allowed { origins: &origins, ..Allowed::default() };
         let request = Request {
             method: b"GET",
             protocol: b"HTTP/1.1",
@@ -617,7 +677,9 @@ mod tests {
     fn only_a_whole_101_to_a_websocket_upgrade_is_read() {
         let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
                     Connection: Upgrade\r\nSec-WebSocket-Accept: x\r\n";
-        let read = |more: &str| subprotocol_of(format!("{head}{more}").as_bytes());
+        let read = |more: &str| {
+            spoken_of(format!("{head}{more}").as_bytes()).map(|spoken| spoken.subprotocol)
+        };
         assert_eq!(read("\r\n"), Ok(None));
         assert_eq!(read("Sec-WebSocket-Protocol: a\r\n\r\n"), Ok(Some("a".into())));
         for more in [
@@ -632,14 +694,14 @@ mod tests {
             assert_eq!(read(more).unwrap_err().kind, Kind::Invalid, "{more:?}");
         }
         for answer in ["", "HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 101 Switching Protocols\r\n\r\n"] {
-            assert_eq!(subprotocol_of(answer.as_bytes()).unwrap_err().kind, Kind::Invalid);
+            assert_eq!(spoken_of(answer.as_bytes()).unwrap_err().kind, Kind::Invalid);
         }
         let whole = format!("{head}\r\n");
         for cut in 0..whole.len() {
-            assert!(subprotocol_of(&whole.as_bytes()[..cut]).is_err());
+            assert!(spoken_of(&whole.as_bytes()[..cut]).is_err());
         }
         for refusal in Refusal::ALL {
-            assert!(subprotocol_of(refusal.answer().as_bytes()).is_err());
+            assert!(spoken_of(refusal.answer().as_bytes()).is_err());
         }
     }
 }

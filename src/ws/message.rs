@@ -7,12 +7,17 @@
 
 use std::ops::ControlFlow;
 
+use super::deflate::Inflater;
 use super::frame::{self, Control, Data, Header, MAX_HEADER, OpCode};
 use crate::cause::Cause;
+use crate::meter;
 
 /// How much is allocated on the word of a frame's header alone; beyond it the buffer grows with
 /// what really came.
 const TRUSTED_LENGTH: u64 = 64 * 1024;
+
+/// A fragment with a shorter payload costs more to handle than its bytes do.
+const TINY: u64 = 16;
 
 /// What a browser sent: a whole message or a control frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +32,8 @@ pub enum Incoming<'a> {
     Pong(&'a [u8]),
     /// A close frame with its code, if it has one. The reason was checked and is nobody's business.
     Close(Option<u16>),
+    /// A fragment of a message began that is tiny, as no browser makes them: for who counts.
+    TinyFragment,
 }
 
 /// The reassembly of one socket. Between messages it owns nothing and is one word long.
@@ -45,6 +52,8 @@ struct Partial {
     control: Vec<u8>,
     /// The message that is being read: a frame of it is open, or its last fragment has not come.
     message: Option<Message>,
+    /// When what is being read began, once the owner has said so.
+    begun: Option<u64>,
 }
 
 /// A frame with a part of its payload still to come.
@@ -57,12 +66,17 @@ struct Open {
 
 /// The payload of all fragments so far, in one flat buffer: many small fragments cost no more than
 /// one large one.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Message {
     text: bool,
     payload: Vec<u8>,
     /// Text only: so many bytes are known to be whole characters of UTF-8.
     checked: usize,
+    /// What the buffer takes.
+    share: meter::Share,
+    /// The payload is compressed. It is decompressed when it is whole: half a message of each socket
+    /// is cheaper to keep than half a decompressor.
+    compressed: bool,
 }
 
 impl Assembler {
@@ -73,6 +87,10 @@ impl Assembler {
     /// is collected in one buffer, which is freed with the message. `max_message` bounds the
     /// payload of a message over all its fragments; it is judged on the header, before any payload.
     ///
+    /// With an `inflater` permessage-deflate was agreed on: a compressed message is decompressed and
+    /// then handed out as a slice of the inflater's buffer. `max_message` bounds it, too, while it
+    /// is decompressed.
+    ///
     /// When `each` breaks, and on an error, the rest of the input and everything collected is
     /// dropped: nothing that follows a close may be looked at, RFC 6455 §5.5.1.
     ///
@@ -82,6 +100,7 @@ impl Assembler {
         &mut self,
         input: &mut [u8],
         max_message: usize,
+        mut inflater: Option<&mut Inflater>,
         each: &mut dyn FnMut(Incoming<'_>) -> ControlFlow<()>,
     ) -> Result<(), Cause> {
         // Taken out: what is not put back is dropped on every early return.
@@ -93,9 +112,10 @@ impl Assembler {
                 if !open.is_frame_whole() {
                     break;
                 }
-                if open.finish_frame(each)?.is_break() {
+                if open.finish_frame(max_message, inflater.as_deref_mut(), each)?.is_break() {
                     return Ok(());
                 }
+                open.forget_begin();
             } else if rest.is_empty() {
                 break;
             } else {
@@ -109,15 +129,23 @@ impl Assembler {
                 };
                 rest = &mut rest[behind..];
                 let message = partial.as_deref().and_then(|partial| partial.message.as_ref());
-                judge(&header, message, max_message)?;
+                judge(&header, message, max_message, inflater.is_some())?;
                 match usize::try_from(header.len).ok().filter(|len| *len <= rest.len()) {
                     Some(len) if header.fin && header.opcode != OpCode::Data(Data::Continue) => {
                         let (payload, after) = rest.split_at_mut(len);
                         frame::unmask(payload, header.mask, 0);
+                        let inflater = inflater.as_deref_mut().filter(|_| header.rsv1);
+                        let payload = inflated(payload, max_message, inflater)?;
                         if hand_out(header.opcode, payload, each)?.is_break() {
                             return Ok(());
                         }
+                        if let Some(partial) = partial.as_deref_mut() {
+                            partial.forget_begin();
+                        }
                         rest = after;
+                    }
+                    _ if is_tiny_fragment(&header) && each(Incoming::TinyFragment).is_break() => {
+                        return Ok(());
                     }
                     _ => partial.get_or_insert_default().open(header),
                 }
@@ -141,8 +169,8 @@ impl Assembler {
             let whole = message.payload.get(..message.payload.len() - of_this_frame);
             if let Some(whole) = whole.filter(|_| !is_first) {
                 let opcode = OpCode::Data(if message.text { Data::Text } else { Data::Binary });
-                let len = whole.len() as u64;
-                Header { fin: false, rsv1: false, opcode, mask: [0; 4], len }.append(&mut bytes);
+                let (rsv1, len) = (message.compressed, whole.len() as u64);
+                Header { fin: false, rsv1, opcode, mask: [0; 4], len }.append(&mut bytes);
                 bytes.extend_from_slice(whole);
             }
         }
@@ -158,6 +186,24 @@ impl Assembler {
         }
         bytes.extend_from_slice(&partial.header[..partial.header_len]);
         bytes
+    }
+
+    /// One that is to be fed the [`Assembler::replay`] of another, whose input began at `begun`.
+    pub fn begun_at(begun: u64) -> Self {
+        Assembler(Some(Box::new(Partial { begun: Some(begun), ..Partial::default() })))
+    }
+
+    /// When the message began that is not whole, or the frame beside any: what its owner said with
+    /// [`Assembler::begin`]. Control frames between fragments change nothing.
+    pub fn begun(&self) -> Option<u64> {
+        self.0.as_ref()?.begun
+    }
+
+    /// Says what time it is, in the owner's own time. Only the first word on a message counts.
+    pub fn begin(&mut self, now: u64) {
+        if let Some(partial) = &mut self.0 {
+            partial.begun.get_or_insert(now);
+        }
     }
 
     /// Whether nothing is waiting for its other half: then it owns no memory.
@@ -198,22 +244,53 @@ fn next_header(
 }
 
 /// Judges a header by the message it belongs to, before any of its payload.
-fn judge(header: &Header, message: Option<&Message>, max_message: usize) -> Result<(), Cause> {
-    // No extension is negotiated that gives this bit a meaning (§5.2).
-    if header.rsv1 {
+fn judge(
+    header: &Header,
+    message: Option<&Message>,
+    max_message: usize,
+    deflate: bool,
+) -> Result<(), Cause> {
+    let first = matches!(header.opcode, OpCode::Data(Data::Text | Data::Binary));
+    // The bit belongs to the first frame of a message, and only where compression was agreed on
+    // (RFC 6455 §5.2, RFC 7692 §6).
+    if header.rsv1 && !(deflate && first) {
         return Err(Cause::Protocol);
     }
     let OpCode::Data(data) = header.opcode else { return Ok(()) };
-    let collected = match (data, message) {
-        (Data::Continue, Some(message)) => message.payload.len(),
-        (Data::Text | Data::Binary, None) => 0,
+    let (collected, compressed) = match (data, message) {
+        (Data::Continue, Some(message)) => (message.payload.len(), message.compressed),
+        (Data::Text | Data::Binary, None) => (0, header.rsv1),
         // A fragment of nothing, or a new message inside another (§5.4).
         _ => return Err(Cause::Protocol),
     };
-    if header.len.saturating_add(collected as u64) > max_message as u64 {
+    let max = if compressed { max_compressed(max_message) } else { max_message };
+    if header.len.saturating_add(collected as u64) > max as u64 {
         return Err(Cause::TooBig);
     }
     Ok(())
+}
+
+/// How long a message that may be decompressed can be at most: what does not compress becomes a
+/// little longer, by zlib's own bound for its worst settings.
+fn max_compressed(max_message: usize) -> usize {
+    max_message.saturating_add(max_message / 7).saturating_add(16)
+}
+
+/// The payload of a message, decompressed if there is an inflater.
+fn inflated<'a>(
+    payload: &'a [u8],
+    max_message: usize,
+    inflater: Option<&'a mut Inflater>,
+) -> Result<&'a [u8], Cause> {
+    match inflater {
+        Some(inflater) => inflater.inflate(payload, max_message),
+        None => Ok(payload),
+    }
+}
+
+fn is_tiny_fragment(header: &Header) -> bool {
+    let is_fragment = !header.fin || header.opcode == OpCode::Data(Data::Continue);
+    is_fragment && header.len < TINY
 }
 
 /// Hands out what a whole frame, or the whole payload of a message, means.
@@ -252,6 +329,13 @@ impl Partial {
         self.header_len == 0 && self.frame.is_none() && self.message.is_none()
     }
 
+    /// A frame is whole: unless its message goes on, what comes next begins anew.
+    fn forget_begin(&mut self) {
+        if self.message.is_none() {
+            self.begun = None;
+        }
+    }
+
     /// Keeps the beginning of a header. `bytes` is all that came and too short for the header.
     fn keep_header(&mut self, bytes: &[u8]) {
         for (to, from) in self.header[self.header_len..].iter_mut().zip(bytes) {
@@ -263,8 +347,8 @@ impl Partial {
     /// Begins a frame whose payload is not whole, or that is a fragment.
     fn open(&mut self, header: Header) {
         if let OpCode::Data(data @ (Data::Text | Data::Binary)) = header.opcode {
-            let text = data == Data::Text;
-            self.message = Some(Message { text, payload: Vec::new(), checked: 0 });
+            let (text, compressed) = (data == Data::Text, header.rsv1);
+            self.message = Some(Message { text, compressed, ..Message::default() });
         }
         self.frame = Some(Open { header, got: 0 });
     }
@@ -293,23 +377,25 @@ impl Partial {
     /// it was its last one.
     fn finish_frame(
         &mut self,
+        max_message: usize,
+        inflater: Option<&mut Inflater>,
         each: &mut dyn FnMut(Incoming<'_>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, Cause> {
-        match self.frame.take().map(|open| open.header) {
-            Some(Header { opcode: opcode @ OpCode::Control(_), .. }) => {
-                hand_out(opcode, &std::mem::take(&mut self.control), each)
-            }
-            Some(Header { fin: true, .. }) => match self.message.take() {
-                // Text is judged a second time here, a gigabyte a second at worst: a `&str` without
-                // it takes `unsafe`.
-                Some(Message { text: true, payload, .. }) => {
-                    hand_out(OpCode::Data(Data::Text), &payload, each)
-                }
-                Some(message) => hand_out(OpCode::Data(Data::Binary), &message.payload, each),
-                None => Ok(ControlFlow::Continue(())),
-            },
-            _ => Ok(ControlFlow::Continue(())),
+        let Some(header) = self.frame.take().map(|open| open.header) else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        if let OpCode::Control(_) = header.opcode {
+            return hand_out(header.opcode, &std::mem::take(&mut self.control), each);
         }
+        let Some(message) = self.message.take_if(|_| header.fin) else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        let inflater = inflater.filter(|_| message.compressed);
+        let payload = inflated(&message.payload, max_message, inflater)?;
+        let data = if message.text { Data::Text } else { Data::Binary };
+        // Text that was not compressed is judged a second time here, a gigabyte a second at worst: a
+        // `&str` without it takes `unsafe`.
+        hand_out(OpCode::Data(data), payload, each)
     }
 }
 
@@ -321,7 +407,8 @@ impl Message {
         }
         self.payload.reserve(payload.len().max(missing.min(TRUSTED_LENGTH) as usize));
         self.payload.extend_from_slice(payload);
-        if self.text {
+        self.share.set(self.payload.capacity());
+        if self.text && !self.compressed {
             match std::str::from_utf8(&self.payload[self.checked..]) {
                 Ok(valid) => self.checked += valid.len(),
                 // A character that may still become whole is kept for later; anything else is wrong
@@ -350,6 +437,7 @@ mod tests {
         Ping(Vec<u8>),
         Pong(Vec<u8>),
         Close(Option<u16>),
+        TinyFragment,
     }
 
     impl From<Incoming<'_>> for Got {
@@ -360,6 +448,7 @@ mod tests {
                 Incoming::Ping(payload) => Got::Ping(payload.into()),
                 Incoming::Pong(payload) => Got::Pong(payload.into()),
                 Incoming::Close(code) => Got::Close(code),
+                Incoming::TinyFragment => Got::TinyFragment,
             }
         }
     }
@@ -389,13 +478,29 @@ mod tests {
         pieces: impl IntoIterator<Item = &'a [u8]>,
         max: usize,
     ) -> (Vec<Got>, Result<(), Cause>, Assembler) {
+        feed_all_with(None, pieces, max)
+    }
+
+    fn feed_all_with<'a>(
+        mut inflater: Option<&mut Inflater>,
+        pieces: impl IntoIterator<Item = &'a [u8]>,
+        max: usize,
+    ) -> (Vec<Got>, Result<(), Cause>, Assembler) {
         let (mut assembler, mut got, mut closed) = (Assembler::default(), Vec::new(), false);
         for piece in pieces {
-            let result = assembler.feed(&mut piece.to_vec(), max, &mut |incoming| {
-                closed = matches!(incoming, Incoming::Close(_));
-                got.push(incoming.into());
-                if closed { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            });
+            let result = assembler.feed(
+                &mut piece.to_vec(),
+                max,
+                inflater.as_deref_mut(),
+                &mut |incoming| {
+                    closed = matches!(incoming, Incoming::Close(_));
+                    // Not among them: when an assembler is replayed, its fragments become one.
+                    if incoming != Incoming::TinyFragment {
+                        got.push(incoming.into());
+                    }
+                    if closed { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                },
+            );
             if result.is_err() || closed {
                 return (got, result, assembler);
             }
@@ -405,20 +510,30 @@ mod tests {
 
     /// Feeds `bytes` whole, byte by byte and cut in two at every offset: all must agree.
     fn every_way(bytes: &[u8], max: usize) -> (Vec<Got>, Result<(), Cause>) {
-        let (got, result, assembler) = feed_all([bytes], max);
-        let single = feed_all(bytes.chunks(1), max);
+        every_way_with(None, bytes, max)
+    }
+
+    fn every_way_with(
+        mut inflater: Option<&mut Inflater>,
+        bytes: &[u8],
+        max: usize,
+    ) -> (Vec<Got>, Result<(), Cause>) {
+        let mut feed_all =
+            |pieces: &[&[u8]]| feed_all_with(inflater.as_deref_mut(), pieces.iter().copied(), max);
+        let (got, result, assembler) = feed_all(&[bytes]);
+        let single = feed_all(&bytes.chunks(1).collect::<Vec<_>>());
         assert_eq!((&single.0, single.1), (&got, result), "byte by byte");
         assert_eq!(single.2.is_idle(), assembler.is_idle());
         for cut in 0..=bytes.len() {
-            let halves = feed_all([&bytes[..cut], &bytes[cut..]], max);
+            let halves = feed_all(&[&bytes[..cut], &bytes[cut..]]);
             assert_eq!((&halves.0, halves.1), (&got, result), "cut at {cut}");
             assert_eq!(halves.2.is_idle(), assembler.is_idle());
             // The same with another assembler from the cut on.
-            let (mut both, begun, first) = feed_all([&bytes[..cut]], max);
+            let (mut both, begun, first) = feed_all(&[&bytes[..cut]]);
             if begun.is_err() || matches!(both.last(), Some(Got::Close(_))) {
                 continue;
             }
-            let (second, ended, _) = feed_all([&first.replay()[..], &bytes[cut..]], max);
+            let (second, ended, _) = feed_all(&[&first.replay(), &bytes[cut..]]);
             both.extend(second);
             assert_eq!((&both, ended), (&got, result), "moved at {cut}");
         }
@@ -470,6 +585,79 @@ mod tests {
         assert_eq!((got, result), (expected, Ok(())));
     }
 
+    /// "Hello" compressed, RFC 7692 §7.2.3.1.
+    const HELLO: [u8; 7] = [0xF2, 0x48, 0xCD, 0xC9, 0xC9, 0x07, 0x00];
+
+    #[test]
+    fn compressed_messages_come_out_in_order_however_they_are_cut() {
+        let euro = [0x00, 0x03, 0x00, 0xFC, 0xFF, 0xE2, 0x82, 0xAC, 0x00];
+        let bytes = [
+            masked(0xC1, &HELLO),
+            masked(0x81, b"plain"),
+            masked(0xC2, &HELLO),
+            masked(0x41, &HELLO[..3]),
+            masked(0x89, b"ping"),
+            masked(0x00, b""),
+            masked(0x80, &HELLO[3..]),
+            masked(0x01, b"pl"),
+            masked(0x80, b"ain"),
+            // A character is cut inside a fragment of compressed bytes.
+            masked(0x41, &euro[..6]),
+            masked(0x80, &euro[6..]),
+            masked(0xC1, &[0]),
+            masked(0xC1, &HELLO),
+        ]
+        .concat();
+        let (got, result) = every_way_with(Some(&mut Inflater::default()), &bytes, MAX);
+        let expected = vec![
+            text("Hello"),
+            text("plain"),
+            Got::Binary(b"Hello".to_vec()),
+            Got::Ping(b"ping".to_vec()),
+            text("Hello"),
+            text("plain"),
+            text("€"),
+            text(""),
+            text("Hello"),
+        ];
+        assert_eq!((got, result), (expected, Ok(())));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_compressed_message_has_its_cause() {
+        let inflater = &mut Inflater::default();
+        let mut fails = |frames: &[Vec<u8>], max: usize, cause: Cause| {
+            let result = every_way_with(Some(inflater), &frames.concat(), max);
+            assert_eq!(result, (vec![], Err(cause)), "{frames:x?}");
+        };
+        // Not UTF-8 once it is decompressed: 0xFF in a block that is stored as it is.
+        fails(&[masked(0xC1, &[0x00, 0x01, 0x00, 0xFE, 0xFF, 0xFF, 0x00])], MAX, Cause::Utf8);
+        fails(&[masked(0xC1, &[0xFF])], MAX, Cause::Protocol);
+        fails(&[masked(0x41, &[0xFF]), masked(0x80, b"")], MAX, Cause::Protocol);
+        // The bit on anything but a message's first frame.
+        fails(&[masked(0x41, &HELLO[..3]), masked(0xC0, &HELLO[3..])], MAX, Cause::Protocol);
+        fails(&[masked(0x01, b"a"), masked(0xC0, b"b")], MAX, Cause::Protocol);
+        for control in [0xC8, 0xC9, 0xCA] {
+            fails(&[masked(control, b"")], MAX, Cause::Protocol);
+        }
+        // Five bytes come out of seven.
+        fails(&[masked(0xC1, &HELLO)], 4, Cause::TooBig);
+        fails(&[masked(0x41, &HELLO[..3]), masked(0x80, &HELLO[3..])], 4, Cause::TooBig);
+        // Far too long whatever comes out: judged on the header.
+        fails(&[declared(0xC2, 70_000)], 60_000, Cause::TooBig);
+        fails(&[masked(0x42, &[0; 40_000]), declared(0x80, 65_536)], 60_000, Cause::TooBig);
+    }
+
+    #[test]
+    fn a_message_of_the_largest_size_may_be_longer_when_it_is_compressed() {
+        // A block that is stored has five bytes more than its content.
+        let mut payload = vec![0x00, 0x0A, 0x00, 0xF5, 0xFF];
+        payload.extend_from_slice(b"0123456789");
+        payload.push(0);
+        let result = every_way_with(Some(&mut Inflater::default()), &masked(0xC1, &payload), 10);
+        assert_eq!(result, (vec![text("0123456789")], Ok(())));
+    }
+
     #[test]
     fn an_idle_assembler_owns_nothing_and_is_one_word() {
         assert_eq!(size_of::<Assembler>(), size_of::<usize>());
@@ -477,11 +665,11 @@ mod tests {
         let whole = [masked(0x81, b"one"), masked(0x01, b"t"), masked(0x80, b"wo")].concat();
         for cut in 1..whole.len() {
             assembler
-                .feed(&mut whole[..cut].to_vec(), MAX, &mut |_| ControlFlow::Continue(()))
+                .feed(&mut whole[..cut].to_vec(), MAX, None, &mut |_| ControlFlow::Continue(()))
                 .unwrap();
             assert_eq!(assembler.is_idle(), assembler.heap_bytes() == 0);
             assembler
-                .feed(&mut whole[cut..].to_vec(), MAX, &mut |_| ControlFlow::Continue(()))
+                .feed(&mut whole[cut..].to_vec(), MAX, None, &mut |_| ControlFlow::Continue(()))
                 .unwrap();
             assert!(assembler.is_idle() && assembler.heap_bytes() == 0);
         }
@@ -493,7 +681,7 @@ mod tests {
         let range = input.as_ptr_range();
         let mut seen = 0;
         Assembler::default()
-            .feed(&mut input, MAX, &mut |incoming| {
+            .feed(&mut input, MAX, None, &mut |incoming| {
                 let Incoming::Binary(payload) = incoming else { panic!("{incoming:?}") };
                 assert!(range.contains(&payload.as_ptr()));
                 seen += 1;
@@ -507,7 +695,7 @@ mod tests {
     fn a_declared_length_alone_allocates_nothing_and_a_little_payload_little() {
         let mut assembler = Assembler::default();
         let mut feed = |bytes: &mut [u8]| {
-            assembler.feed(bytes, usize::MAX, &mut |_| ControlFlow::Continue(())).unwrap();
+            assembler.feed(bytes, usize::MAX, None, &mut |_| ControlFlow::Continue(())).unwrap();
             assembler.heap_bytes()
         };
         assert_eq!(feed(&mut declared(0x82, 1 << 40)), size_of::<Partial>());
@@ -657,10 +845,86 @@ mod tests {
     }
 
     #[test]
+    fn tiny_fragments_are_told_once_each_and_nothing_else_is() {
+        let message = |lens: &[usize]| {
+            let last = lens.len() - 1;
+            let frames = lens.iter().enumerate().map(|(index, len)| {
+                let first = if index == 0 { 0x02 } else { 0x00 };
+                masked(first | if index == last { 0x80 } else { 0 }, &vec![7; *len])
+            });
+            frames.collect::<Vec<_>>().concat()
+        };
+        for (bytes, expected) in [
+            (message(&[0]), 0),
+            (message(&[15]), 0),
+            (message(&[16, 16]), 0),
+            (message(&[15, 16]), 1),
+            (message(&[16, 15]), 1),
+            (message(&[0, 300, 1, 16, 0]), 3),
+            ([masked(0x89, b""), masked(0x8A, b""), masked(0x81, b"")].concat(), 0),
+        ] {
+            for size in [bytes.len(), 1, 7] {
+                let (mut assembler, mut told) = (Assembler::default(), 0);
+                for piece in bytes.chunks(size) {
+                    let count = &mut |incoming: Incoming<'_>| {
+                        told += usize::from(incoming == Incoming::TinyFragment);
+                        ControlFlow::Continue(())
+                    };
+                    assembler.feed(&mut piece.to_vec(), MAX, None, count).unwrap();
+                }
+                assert_eq!(told, expected, "{bytes:?} by {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_whole_keeps_the_time_of_its_own_begin() {
+        let mut assembler = Assembler::default();
+        let mut at = |now: u64, bytes: &[u8]| {
+            let each = &mut |_: Incoming<'_>| ControlFlow::Continue(());
+            assembler.feed(&mut bytes.to_vec(), MAX, None, each).unwrap();
+            assembler.begin(now);
+            assembler.begun()
+        };
+        let whole = masked(0x81, &[b'x'; 40]);
+        assert_eq!(at(1, &whole), None);
+        // A header, then the rest by pieces.
+        assert_eq!(at(2, &whole[..1]), Some(2));
+        assert_eq!(at(3, &whole[1..20]), Some(2));
+        // The next one begins where this one ends.
+        assert_eq!(at(4, &[&whole[20..], &whole[..20]].concat()), Some(4));
+        assert_eq!(at(5, &[&whole[20..], &whole[..], &whole[..3]].concat()), Some(5));
+        assert_eq!(at(6, &whole[3..]), None);
+        // Control frames between fragments, whole or not, are no end of the message.
+        let ping = masked(0x89, b"?");
+        assert_eq!(at(7, &masked(0x01, b"a")), Some(7));
+        assert_eq!(at(8, &ping), Some(7));
+        assert_eq!(at(9, &ping[..3]), Some(7));
+        assert_eq!(at(10, &ping[3..]), Some(7));
+        assert_eq!(at(11, &masked(0x00, b"")), Some(7));
+        assert_eq!(at(12, &[&masked(0x80, b"b")[..], &ping[..1]].concat()), Some(12));
+        // A control frame alone has its own time.
+        assert_eq!(at(13, &[&ping[1..], &ping[..3]].concat()), Some(13));
+        assert_eq!(at(14, &ping[3..]), None);
+        // In another process it goes on.
+        assert_eq!(at(15, &whole[..20]), Some(15));
+        let replay = assembler.replay();
+        let mut moved = Assembler::begun_at(assembler.begun().unwrap());
+        moved.feed(&mut replay.to_vec(), MAX, None, &mut |_| ControlFlow::Continue(())).unwrap();
+        moved.begin(16);
+        assert_eq!(moved.begun(), Some(15));
+        moved
+            .feed(&mut whole[20..].to_vec(), MAX, None, &mut |_| ControlFlow::Continue(()))
+            .unwrap();
+        moved.begin(17);
+        assert!(moved.begun().is_none() && moved.is_idle());
+    }
+
+    #[test]
     fn whoever_breaks_gets_nothing_more_and_nothing_is_kept() {
         let mut input = [masked(0x01, b"open"), masked(0x89, b""), masked(0x80, b"end")].concat();
         let (mut assembler, mut calls) = (Assembler::default(), 0);
-        let result = assembler.feed(&mut input, MAX, &mut |_| {
+        let result = assembler.feed(&mut input, MAX, None, &mut |_| {
             calls += 1;
             ControlFlow::Break(())
         });

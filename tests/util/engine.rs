@@ -36,6 +36,8 @@ pub struct Offer<'a> {
     pub address: &'a str,
     pub mirror: bool,
     pub unix: bool,
+    /// What the answer agrees on, the value of `Sec-WebSocket-Extensions`.
+    pub extensions: Option<&'a str>,
 }
 
 impl Default for Offer<'_> {
@@ -47,16 +49,24 @@ impl Default for Offer<'_> {
             address: "",
             mirror: false,
             unix: false,
+            extensions: None,
         }
     }
 }
 
+/// Tests talk faster than people: what is to be set beside `settings` so that only the rates in them hold.
+pub fn no_rates(settings: &[(&str, &str)]) -> Vec<(&'static str, &'static str)> {
+    let mut rates = vec![("max-message-rate", "0"), ("max-control-rate", "0")];
+    rates.retain(|(rate, _)| settings.iter().all(|(key, _)| key != rate));
+    rates
+}
+
 impl Bench {
-    /// An engine with so many loops and these settings.
+    /// An engine with so many loops and these settings. A browser's rates hold only where they are set.
     pub fn new(loops: usize, settings: &[(&str, &str)]) -> Self {
         let mut config = Config::new();
         config.set("loops", &loops.to_string()).unwrap();
-        for (key, value) in settings {
+        for (key, value) in no_rates(settings).iter().chain(settings) {
             config.set(key, value).unwrap();
         }
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -113,9 +123,12 @@ impl Bench {
     /// What a host would hand over for `offer`.
     pub fn adoption(&self, fd: OwnedFd, offer: Offer<'_>) -> Adoption {
         let mut answer = ANSWER.to_owned();
+        let mut add = |line: &str| answer.insert_str(answer.len() - 2, line);
         if offer.envelope {
-            let line = answer.len() - 2;
-            answer.insert_str(line, "Sec-WebSocket-Protocol: wsredis.v1\r\n");
+            add("Sec-WebSocket-Protocol: wsredis.v1\r\n");
+        }
+        if let Some(extensions) = offer.extensions {
+            add(&format!("Sec-WebSocket-Extensions: {extensions}\r\n"));
         }
         Adoption {
             fd,

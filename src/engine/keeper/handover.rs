@@ -329,7 +329,7 @@ mod tests {
             Part::Taken,
             Part::Abort("why".into()),
         ];
-        golden::check(&parts, 0x76f8_8ee1_398d_b64c);
+        golden::check(&parts, 0x87cd_05ff_0f8e_052e);
     }
 
     #[test]
