@@ -63,13 +63,13 @@ fn a_wrong_length_is_refused_on_its_header_without_memory_for_it() {
         let at_first = counting::live();
         let mut machine = Assembler::default();
         let mut each = |_: wsredis::ws::message::Incoming<'_>| ControlFlow::Continue(());
-        machine.feed(&mut before, MAX as usize, &mut each).unwrap();
+        machine.feed(&mut before, MAX as usize, None, &mut each).unwrap();
         let taken = counting::taken();
         // Whole, and byte by byte with nothing behind the last one.
         let fed = match dice.below(2) {
-            0 => machine.feed(&mut header, MAX as usize, &mut each),
+            0 => machine.feed(&mut header, MAX as usize, None, &mut each),
             _ => header.iter_mut().try_for_each(|byte| {
-                machine.feed(std::slice::from_mut(byte), MAX as usize, &mut each)
+                machine.feed(std::slice::from_mut(byte), MAX as usize, None, &mut each)
             }),
         };
         let taken = counting::taken() - taken;
