@@ -4,14 +4,16 @@
 mod build;
 mod util;
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use util::Browser;
 use util::browser::{TEXT, frame};
+use util::keeper::Folder;
 use util::wire::{Frame, frames, read_to_end};
+use util::{Browser, wait_until};
 
 /// `examples/host.c` with its log redirected by the shell; ends with the test.
 struct Host {
@@ -97,4 +99,30 @@ fn a_host_whose_log_is_full_or_closed_goes_on_serving() {
         assert_eq!(ann.text(), "over", "{redirection}");
         assert_eq!(host.child.try_wait().unwrap(), None, "{redirection}: the host has ended");
     }
+}
+
+/// It writes to its errors where nobody listens to its log.
+#[test]
+fn a_keeper_without_standard_descriptors_gives_their_numbers_to_no_socket() {
+    if !build::has("gcc") {
+        return;
+    }
+    let program =
+        build::compile("examples/keeper.c", "keeper-log", build::Link::Shared, &build::SANITIZED);
+    let folder = Folder::new();
+    let ini = format!("{}.ini", folder.path());
+    fs::write(&ini, format!("[wsredis]\nkeeper = {}\n", folder.path())).unwrap();
+    let mut keeper = Command::new("sh")
+        .args(["-c", "exec \"$0\" \"$1\" <&- >&- 2>&-"])
+        .arg(program)
+        .arg(&ini)
+        .spawn()
+        .unwrap();
+    wait_until("it listens", || Path::new(&folder.path()).exists());
+    for fd in 0..3 {
+        let file = fs::read_link(format!("/proc/{}/fd/{fd}", keeper.id())).unwrap();
+        assert_eq!(file, Path::new("/dev/null"), "{fd}");
+    }
+    keeper.kill().unwrap();
+    keeper.wait().unwrap();
 }
