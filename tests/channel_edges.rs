@@ -3,11 +3,11 @@
 mod util;
 
 use serde_json::json;
-use util::{Bench, Browser, Offer, RealRedis, counting, wait_until};
+use util::{Bench, Browser, Offer, RealRedis, memory, wait_until};
 use wsredis::error::Kind;
 
 #[global_allocator]
-static ALLOCATOR: counting::Counting = counting::Counting;
+static ALLOCATOR: memory::Counting = memory::Counting;
 
 /// The most that `max-channels-per-socket` can be.
 const MOST: usize = 10_000;
@@ -65,7 +65,7 @@ fn an_engine_hears_any_number_of_channels_and_gives_everything_back() {
     // Whatever is allocated once is there before the count begins.
     drop(open_all(&bench, 300));
     bench.wait_for("channels", 0);
-    let before = counting::live();
+    let before = memory::live();
     for count in COUNTS {
         let mut browsers = open_all(&bench, count);
         bench.wait_for("channels", count as u64);
@@ -77,12 +77,12 @@ fn an_engine_hears_any_number_of_channels_and_gives_everything_back() {
         }
         // A name that nobody hears is nobody's.
         bench.publish(&format!("channel:{count}"), "nobody");
-        let taken = counting::live() - before;
+        let taken = memory::live() - before;
         println!("{count} channels: {} bytes each", taken / count as i64);
         drop(browsers);
         bench.wait_until_empty();
         bench.wait_for("channels", 0);
-        wait_until("the memory is given back", || counting::live() - before < 64 * 1024);
+        wait_until("the memory is given back", || memory::live() - before < 64 * 1024);
     }
     the_limit_of_a_socket_holds_at_its_edges(1);
     the_limit_of_a_socket_holds_at_its_edges(3);

@@ -5,7 +5,8 @@ mod util;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use util::{Bench, Browser, RealRedis, counting, wait_until};
+use util::memory::{Counting, live, loops_cpu};
+use util::{Bench, Browser, RealRedis, wait_until};
 
 /// Resident memory of this process in bytes.
 fn resident() -> i64 {
@@ -14,22 +15,7 @@ fn resident() -> i64 {
 }
 
 #[global_allocator]
-static ALLOCATOR: counting::Counting = counting::Counting;
-
-/// Processor time of the loops' threads in nanoseconds, and how often they were woken.
-fn loops_cpu() -> (u64, u64) {
-    let mut sum = (0, 0);
-    for task in fs::read_dir("/proc/self/task").unwrap().flatten() {
-        let read = |name| fs::read_to_string(task.path().join(name)).unwrap_or_default();
-        if read("comm").starts_with("wsredis-") {
-            let schedstat = read("schedstat");
-            let mut numbers = schedstat.split_whitespace().map(|n| n.parse::<u64>().unwrap());
-            sum.0 += numbers.next().unwrap_or(0);
-            sum.1 += numbers.nth(1).unwrap_or(0);
-        }
-    }
-    sum
-}
+static ALLOCATOR: Counting = Counting;
 
 /// One test, because it measures its own process: idle sockets' memory and time, then ten thousand that come and go.
 #[test]
@@ -73,7 +59,7 @@ fn idle_sockets_cost_nothing_and_those_that_went_leave_nothing() {
         }
         wait_until("every channel is left", || redis.channels().is_empty());
         bench.wait_for("channels", 0);
-        (open_files(), counting::live())
+        (open_files(), live())
     };
     let (files, memory) = come_and_go(2_000);
     let (files_now, memory_now) = come_and_go(10_000);

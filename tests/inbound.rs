@@ -71,8 +71,12 @@ fn a_sender_stands_around_every_message_and_can_not_be_forged(loops: usize) {
         sender.send(sent);
         assert_eq!(listener.text(), heard);
     }
-    sender.send_binary(b"\xff");
-    assert_eq!(sender.closed(), (1003, "unacceptable message type".into()));
+    // Binary is no text, also where it could be.
+    for payload in [&b"\xff"[..], b"hello", b""] {
+        let mut sender = bench.open(r#"{"publish":["a"],"sender":{"id":7}}"#);
+        sender.send_binary(payload);
+        assert_eq!(sender.closed(), (1003, "unacceptable message type".into()));
+    }
 }
 
 fn a_heartbeat_is_sent_when_idle_and_swallowed(loops: usize) {
@@ -177,6 +181,11 @@ fn pings_are_answered_with_their_own_bytes(loops: usize) {
     for payload in [&b""[..], b"abc", &[7; 125]] {
         browser.write(&frame(PING, payload));
         assert_eq!(browser.message(), tungstenite::Message::Pong(payload.to_vec().into()));
+    }
+    // Of ten that come together each is answered, in order (Autobahn 2.10).
+    browser.write(&(0..10).flat_map(|n| frame(PING, &[n; 20])).collect::<Vec<u8>>());
+    for n in 0..10 {
+        assert_eq!(browser.message(), tungstenite::Message::Pong(vec![n; 20].into()));
     }
     // A flood of them is answered by its latest at least, and closes nobody.
     browser.write(&[frame(PING, b"x").repeat(5_000), frame(PING, b"last")].concat());

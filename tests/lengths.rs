@@ -7,17 +7,17 @@ use std::ops::ControlFlow;
 
 use util::browser::frame;
 use util::wire::{End, Frame, frames, read_to_end};
-use util::{Bench, Dice, Offer, counting, rounds};
+use util::{Bench, Dice, Offer, memory, rounds};
 use wsredis::cause::Cause;
 use wsredis::ws::message::Assembler;
 
 #[global_allocator]
-static ALLOCATOR: counting::Counting = counting::Counting;
+static ALLOCATOR: memory::Counting = memory::Counting;
 
 /// The limit of these tests, `max-message-size`.
 const MAX: u64 = 64 * 1024;
 /// The most that one such header may make the engine allocate.
-const A_LITTLE: u64 = 4 * 1024;
+const A_LITTLE: i64 = 4 * 1024;
 
 /// Only a header, with the length in two or eight bytes.
 fn header(first: u8, len: u64, width: usize) -> Vec<u8> {
@@ -60,11 +60,11 @@ fn a_wrong_length_is_refused_on_its_header_without_memory_for_it() {
     let mut most = 0;
     for _ in 0..10_000 {
         let (mut before, mut header, cause) = wrong(&mut dice);
-        let at_first = counting::live();
+        let at_first = memory::live();
         let mut machine = Assembler::default();
         let mut each = |_: wsredis::ws::message::Incoming<'_>| ControlFlow::Continue(());
         machine.feed(&mut before, MAX as usize, None, &mut each).unwrap();
-        let taken = counting::taken();
+        let taken = memory::taken();
         // Whole, and byte by byte with nothing behind the last one.
         let fed = match dice.below(2) {
             0 => machine.feed(&mut header, MAX as usize, None, &mut each),
@@ -72,11 +72,11 @@ fn a_wrong_length_is_refused_on_its_header_without_memory_for_it() {
                 machine.feed(std::slice::from_mut(byte), MAX as usize, None, &mut each)
             }),
         };
-        let taken = counting::taken() - taken;
+        let taken = memory::taken() - taken;
         most = most.max(taken);
         assert_eq!(fed, Err(cause), "{header:x?}");
         assert!(taken <= A_LITTLE, "{taken} bytes for {header:x?}");
-        assert_eq!((counting::live(), machine.is_idle()), (at_first, true), "{header:x?}");
+        assert_eq!((memory::live(), machine.is_idle()), (at_first, true), "{header:x?}");
     }
     println!("at most {most} bytes allocated for a header");
 
@@ -99,7 +99,7 @@ fn a_wrong_length_is_refused_on_its_header_without_memory_for_it() {
             assert_eq!((frames(&bytes), end), ((expected, &[][..]), Some(End::Fin)), "{header:x?}");
         }
         bench.wait_until_empty();
-        counting::live()
+        memory::live()
     };
     let first = through_sockets(500);
     let count = rounds(2_000, 10_000);

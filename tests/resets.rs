@@ -9,11 +9,11 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use util::browser::{CLOSE, PING, TEXT, frame};
-use util::{Bench, Browser, Dice, FakeRedis, Offer, counting, rounds, wait_until};
+use util::{Bench, Browser, Dice, FakeRedis, Offer, memory, rounds, wait_until};
 use wsredis::engine::{Event, Who};
 
 #[global_allocator]
-static ALLOCATOR: counting::Counting = counting::Counting;
+static ALLOCATOR: memory::Counting = memory::Counting;
 
 const GRANT: &str =
     r#"{"subscribe":["a","b"],"publish":["a"],"echo":true,"user":"ann","session":"s","sender":1}"#;
@@ -145,7 +145,7 @@ fn whatever_ends_at_any_moment_leaves_nothing() {
         });
         assert_eq!(told.gone as u64, adopted);
         redis.wait_for_subscribers("a", 0);
-        (open_files(), counting::live())
+        (open_files(), memory::live())
     };
     let begin = Instant::now();
     let (files, memory) = come_and_go(600);

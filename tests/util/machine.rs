@@ -16,19 +16,22 @@ pub enum Got {
     Close(Option<u16>),
 }
 
-impl From<Incoming<'_>> for Got {
-    fn from(incoming: Incoming<'_>) -> Self {
-        match incoming {
+impl Got {
+    /// What came, unless it is only counted.
+    fn of(incoming: Incoming<'_>) -> Option<Self> {
+        Some(match incoming {
             Incoming::Text(text) => Got::Text(text.into()),
             Incoming::Binary(payload) => Got::Binary(payload.into()),
             Incoming::Ping(payload) => Got::Ping(payload.into()),
             Incoming::Pong(payload) => Got::Pong(payload.into()),
             Incoming::Close(code) => Got::Close(code),
-        }
+            Incoming::TinyFragment => return None,
+        })
     }
 }
 
-/// Feeds bytes as the engine does, with an inflater if permessage-deflate was agreed on: behind a close frame nothing is looked at.
+/// Feeds bytes as the engine does, with an inflater if permessage-deflate was agreed on: behind a close frame nothing
+/// is looked at.
 pub fn feed_with(
     machine: &mut Assembler,
     inflater: Option<&mut Inflater>,
@@ -37,7 +40,7 @@ pub fn feed_with(
 ) -> (Vec<Got>, Result<(), Cause>) {
     let mut got = Vec::new();
     let fed = machine.feed(&mut bytes.to_vec(), max, inflater, &mut |incoming| {
-        got.push(Got::from(incoming));
+        got.extend(Got::of(incoming));
         match got.last() {
             Some(Got::Close(_)) => ControlFlow::Break(()),
             _ => ControlFlow::Continue(()),
