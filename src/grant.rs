@@ -430,6 +430,7 @@ mod tests {
             "subprotocol",
             "format",
             "origins",
+            "slow",
         ] {
             refuses(
                 &format!("{{\"{name}\": null, \"{name}\": null}}"),
@@ -442,7 +443,7 @@ mod tests {
     fn wrong_types_are_refused_with_the_field_and_what_it_must_be() {
         let values =
             ["null", "true", "7", "-1.5", "\"text\"", "[]", "[7]", "[null]", "{}", "{\"a\":1}"];
-        let right: [(&str, &[&str]); 10] = [
+        let right: [(&str, &[&str]); 11] = [
             ("subscribe", &["[]"]),
             ("publish", &["[]"]),
             ("origins", &["[]"]),
@@ -453,6 +454,7 @@ mod tests {
             ("heartbeat", &["\"text\""]),
             ("subprotocol", &["\"text\""]),
             ("format", &[]),
+            ("slow", &[]),
         ];
         for (name, right) in right {
             for value in values {
@@ -611,6 +613,7 @@ mod tests {
     fn formats_are_two() {
         assert_eq!(accepts(r#"{"format": "auto"}"#).format, Format::Auto);
         assert_eq!(accepts(r#"{"format": "binary"}"#).format, Format::Binary);
+        assert_eq!(accepts(r#"{"slow": "close"}"#).slow, Slow::Close);
         for value in ["Auto", "text", ""] {
             refuses(&format!("{{\"format\": \"{value}\"}}"), &["format must be \"auto\" or"]);
         }

@@ -87,6 +87,10 @@ fn defaults_are_what_they_were() {
     assert_eq!(config.max_sockets, 0);
     assert_eq!(config.max_sockets_per_user, 0);
     assert_eq!(config.max_sockets_per_address, 0);
+    assert_eq!(config.max_message_rate, 100);
+    assert_eq!(config.max_control_rate, 20);
+    assert_eq!(config.message_timeout, seconds(30));
+    assert_eq!(config.max_adopt_rate, 0);
     assert_eq!(config.max_channels_per_socket, 100);
     assert_eq!(config.fd_reserve, 64);
     assert_eq!(config.ping_interval, seconds(25));
@@ -104,7 +108,7 @@ fn defaults_are_what_they_were() {
     assert_eq!(config.trusted_proxies, "");
     assert_eq!(config.stop_timeout, seconds(5));
     assert_eq!(config.log_level, Level::Info);
-    assert_eq!(keys().len(), 36);
+    assert_eq!(keys().len(), 40);
 }
 
 #[test]
@@ -152,7 +156,7 @@ fn every_range_of_numbers_holds_at_its_edges() {
         let text = set(key.name, &format!("{above}{}", &high[unit..])).unwrap_err();
         assert!(text.contains("out of range") && text.contains(key.range), "{text}");
     }
-    assert_eq!(ranges, 28);
+    assert_eq!(ranges, 32);
     assert!(set("max-message-size", "124").is_err());
     assert!(set("ping-interval", "99ms").is_err());
     assert_eq!(set("ping-interval", "0").unwrap().ping_interval, Duration::ZERO);

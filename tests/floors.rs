@@ -11,7 +11,7 @@ use std::path::Path;
 const FLOORS: [&[&str]; 6] = [
     &["error", "cause", "config", "log", "meter", "sys", "testing"],
     &["resp", "ws"],
-    &["echo", "grant", "hub", "timer", "write_queue"],
+    &["echo", "grant", "hub", "rate", "timer", "write_queue"],
     &["redis", "socket"],
     &["engine"],
     &["ffi"],

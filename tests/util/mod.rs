@@ -7,7 +7,9 @@ pub mod browser;
 pub mod engine;
 pub mod fake_redis;
 pub mod keeper;
+pub mod memory;
 pub mod real_redis;
+pub mod transfer;
 
 use std::time::{Duration, Instant};
 
