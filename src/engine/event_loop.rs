@@ -368,6 +368,16 @@ impl EventLoop {
         self.timers.set(self.lingers.entry(channel).or_default(), Timer::Linger(channel), at);
     }
 
+    /// The browser sends nothing more. It may still read: what was queued for it in this turn, such
+    /// as the answer to its close frame, is not taken from it.
+    pub(super) fn input_ended(&mut self, key: Key) {
+        if let Some(socket) = find(&mut self.sockets, key) {
+            // If the connection is gone, it is finished all the same.
+            let _ = socket.flush(&mut self.scratch, self.now);
+        }
+        self.finish(key, Cause::Lost);
+    }
+
     /// The end of a socket: the only place that frees one. `otherwise` is its cause if none was
     /// known before.
     pub(super) fn finish(&mut self, key: Key, otherwise: Cause) {

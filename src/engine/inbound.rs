@@ -49,7 +49,7 @@ impl EventLoop {
             }
             match socket.read(&mut buffer, now) {
                 Ok(0) => {
-                    self.finish(key, Cause::Lost);
+                    self.input_ended(key);
                     break;
                 }
                 Ok(n) => {
@@ -107,9 +107,12 @@ impl EventLoop {
         let (config, now) = (&self.shared.config, self.now);
         if let Some(socket) = find(&mut self.sockets, key)
             && socket.phase == Phase::Open
-            && socket.put_assembler(assembler, config, now)
         {
-            self.rearm(key);
+            // What we can not read any more will not become a close frame.
+            socket.heard_close |= fed.is_err();
+            if socket.put_assembler(assembler, config, now) {
+                self.rearm(key);
+            }
         }
         if let Err(cause) = fed {
             self.doom(key, cause);
@@ -124,6 +127,15 @@ impl EventLoop {
         }
         let now = self.now;
         let Some(socket) = find(&mut self.sockets, key) else { return ControlFlow::Break(()) };
+        if socket.doomed {
+            // Something before it has decided the end. Only a close frame matters still: nobody
+            // needs to wait for it then.
+            socket.heard_close = matches!(incoming, Incoming::Close(_));
+            return match socket.heard_close {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            };
+        }
         let result = match incoming {
             _ if !socket.is_in_rate(&incoming, &self.shared.config) => Err(Cause::Rate),
             Incoming::Text(text) => self.message(key, text.as_bytes(), Some(text)),
@@ -144,13 +156,10 @@ impl EventLoop {
                 return ControlFlow::Break(());
             }
         };
-        match result {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(cause) => {
-                self.doom(key, cause);
-                ControlFlow::Break(())
-            }
+        if let Err(cause) = result {
+            self.doom(key, cause);
         }
+        ControlFlow::Continue(())
     }
 
     /// A message of a browser. `text` is the payload, if it came as text.
@@ -171,6 +180,9 @@ impl EventLoop {
             }
             let granted = rights.publish.iter().find(|name| ***name == *sent.channel);
             (vec![Rc::clone(granted.ok_or(Cause::NotGranted)?)], sent.payload)
+        } else if rights.sender.is_some() && text.is_none() {
+            // Also where the bytes happen to be UTF-8: what is text is not for them to say.
+            return Err(Cause::Unacceptable);
         } else {
             (rights.publish.to_vec(), Cow::Borrowed(payload))
         };

@@ -153,6 +153,9 @@ pub struct Socket {
     pub doomed: bool,
     /// Is it on the loop's list of sockets to read? Kept by the loop.
     pub unread: bool,
+    /// The browser's close frame came while it was doomed, or can not come any more. Kept by the
+    /// loop.
+    pub heard_close: bool,
     /// Does it have a seat in the engine? Not if its handshake was refused.
     pub admitted: bool,
     /// Was the browser told that nothing more comes? Once: each time epoll would tell us that we may
@@ -206,6 +209,7 @@ impl Socket {
             dirty: false,
             doomed: false,
             unread: false,
+            heard_close: false,
             admitted: false,
             shut: false,
             unheard: 0,
@@ -397,7 +401,8 @@ impl Socket {
     }
 
     /// Begins the close handshake from our side. Where the browser's close frame could not be heard
-    /// (it is too slow, sends too much, or broke the protocol) the connection ends at once after ours.
+    /// (it is too slow, sends too much, or broke the protocol), or has come already, the connection
+    /// ends at once after ours.
     pub fn close(&mut self, cause: Cause, config: &Config, now: Millis) {
         if !matches!(self.phase, Phase::Held | Phase::Open) {
             return;
@@ -419,7 +424,7 @@ impl Socket {
                 | Cause::NoPong
                 | Cause::Rate
         );
-        if fatal {
+        if fatal || self.heard_close {
             self.end(now + ENDING_MS);
         } else {
             self.phase = Phase::Closing;
@@ -555,9 +560,9 @@ impl Socket {
 
     /// Lets go of the descriptor. Shut down rather than only closed: a child of the host may have
     /// inherited it. A socket that did not read to its end is reset, so that the kernel keeps
-    /// nothing for it.
+    /// nothing for it; a slow one has not, even if the kernel has taken what was left for it.
     pub fn cut(self) {
-        if !self.queue.is_empty() {
+        if !self.queue.is_empty() || self.cause == Some(Cause::Slow) {
             sys::reset_on_close(&self.fd);
         }
         sys::shutdown(&self.fd);

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 /// tells what an allocator keeps for itself, which depends on who else has work to do.
 static LIVE: AtomicI64 = AtomicI64::new(0);
 static MOST: AtomicI64 = AtomicI64::new(0);
+/// Bytes that were ever allocated.
+static TAKEN: AtomicI64 = AtomicI64::new(0);
 
 /// The system's allocator, counted.
 pub struct Counting;
@@ -17,6 +19,7 @@ pub struct Counting;
 fn grow(bytes: i64) {
     let live = LIVE.fetch_add(bytes, Relaxed) + bytes;
     MOST.fetch_max(live, Relaxed);
+    TAKEN.fetch_add(bytes.max(0), Relaxed);
 }
 
 // SAFETY: everything is done by the system's allocator; beside it there are only counters.
@@ -43,6 +46,11 @@ unsafe impl GlobalAlloc for Counting {
 /// Bytes that are allocated now.
 pub fn live() -> i64 {
     LIVE.load(Relaxed)
+}
+
+/// Bytes that were ever allocated, given back or not.
+pub fn taken() -> i64 {
+    TAKEN.load(Relaxed)
 }
 
 /// By how much memory grew at most, over what it was before, while `body` ran.
