@@ -98,12 +98,12 @@ for name in "$@"; do
     conformance)
         build_bystander
         choose_autobahn conformance
-        suite conformance 150 "${pytest[@]}" tests/conformance --ignore tests/conformance/test_everything.py "${without[@]}"
+        suite conformance 300 "${pytest[@]}" tests/conformance --ignore tests/conformance/test_everything.py "${without[@]}"
         ;;
     conformance-all)
         build_bystander
         choose_autobahn conformance-all
-        suite conformance-all 1800 "${pytest[@]}" tests/conformance "${without[@]}"
+        suite conformance-all 3600 "${pytest[@]}" tests/conformance "${without[@]}"
         ;;
     soak)
         build_bystander
