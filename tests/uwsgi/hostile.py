@@ -12,7 +12,7 @@ from harness import descriptors, eventually, grant_path, many_descriptors, print
 
 # What of a hundred messages to bystanders the slowest may take. 100 ms is what they should, and do on a
 # machine of their own; here they share two cores with who floods them, and with whatever else runs.
-P99_MS = int(os.environ.get('WSREDIS_P99_MS', '1000'))
+P99_MS = int(os.environ.get('WSREDIS_P99_MS', '2000'))
 
 
 def start(site, binary, redis, options='', sockets=1000, **more):
@@ -230,11 +230,10 @@ def check_herd(made, redis, back_95, back_100, **options):
 
 def check_storm(made, redis, title, **options):
     """More messages than anybody would send: Redis never cuts us off, and nothing is lost."""
-    redis.client.config_resetstat()
     figures = check_fanout(made, redis, title, **options)
-    stats = redis.client.info('stats')
-    assert stats['client_output_buffer_limit_disconnections'] == 0, stats
     assert made.stats()['redis_lost'] == 0
+    # Older ones do not count it.
+    assert redis.client.info('stats').get('client_output_buffer_limit_disconnections', 0) == 0
     return figures
 
 
