@@ -612,6 +612,9 @@ wsredis_status wsredis_engine_next_event(wsredis_engine *engine, wsredis_event *
  * lines, each ended by CRLF, that a 101 carries (the app's Set-Cookie); a line that would change
  * the handshake is refused.
  *
+ * Any size of a request is judged, at a cost that grows with it and no faster. How much of one is
+ * read, and for how long, is for the host to limit: it answers 431 and 408.
+ *
  * *Returns:* `OK` also for a refusal: `*out_http` says which, and unless it is 101 the last
  * error's text has the reason, for the log. `GRANT` for a bad grant; `INVALID` for bad extra
  * headers; `CONFIG` for bad `allowed-origins`; `LIMIT` if `buf_len` is less than
@@ -636,8 +639,8 @@ wsredis_status wsredis_handshake_answer(const wsredis_config *config,
                                         uint16_t *out_http);
 
 /**
- * Writes the HTTP answer of a refusal that the host found out itself (400, 403, 426, 500, 501 or
- * 503), and counts it in the statistics.
+ * Writes the HTTP answer of a refusal that the host found out itself (400, 403, 408, 426, 431, 500,
+ * 501 or 503), and counts it in the statistics.
  *
  * *Returns:* `INVALID` for another number; `LIMIT` if `buf_len` is too small
  * (`WSREDIS_ANSWER_SIZE` is enough).

@@ -142,12 +142,16 @@ pub enum Refusal {
     Full,
     /// Too many came in a short time.
     Pace,
+    /// The request was not finished in the host's time.
+    Timeout,
+    /// The request's head is larger than the host reads.
+    TooLarge,
 }
 
 impl Refusal {
     /// All of them, in the order of their counters. Of two with one status the first is what a host
     /// means that knows only the status.
-    pub const ALL: [Refusal; 7] = [
+    pub const ALL: [Refusal; 9] = [
         Refusal::Malformed,
         Refusal::Origin,
         Refusal::NotUpgrade,
@@ -155,6 +159,8 @@ impl Refusal {
         Refusal::Tls,
         Refusal::Full,
         Refusal::Pace,
+        Refusal::Timeout,
+        Refusal::TooLarge,
     ];
 
     const fn row(self) -> (u16, &'static str, &'static str) {
@@ -166,6 +172,8 @@ impl Refusal {
             Refusal::Tls => (501, "Not Implemented", "tls"),
             Refusal::Full => (503, "Service Unavailable", "full"),
             Refusal::Pace => (503, "Service Unavailable", "pace"),
+            Refusal::Timeout => (408, "Request Timeout", "timeout"),
+            Refusal::TooLarge => (431, "Request Header Fields Too Large", "too_large"),
         }
     }
 

@@ -143,7 +143,7 @@ fn read(json: &[u8], max_channels: usize) -> std::result::Result<Grant, String> 
     // What serde says here holds names of fields and places, no values. A name can be of any
     // length.
     let fields: Fields = serde_json::from_str(json).map_err(|error| {
-        error.to_string().chars().take(MAX_SERDE).flat_map(char::escape_debug).collect::<String>()
+        error.to_string().chars().flat_map(char::escape_debug).take(MAX_SERDE).collect::<String>()
     })?;
 
     let channels = |raw: &str| channels(raw, max_channels);
@@ -414,6 +414,7 @@ mod tests {
         let long = "x".repeat(60_000);
         refuses(&format!("{{\"{long}\": 1}}"), &["unknown field"]);
         refuses("{\"a\\nb\": 1}", &["unknown field `a\\nb`"]);
+        refuses(&format!("{{\"{}\": 1}}", "\u{7f}".repeat(300)), &["unknown field"]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use wsredis::config::{Config, Keeper, OnGap, RedisAddress, keys};
 use wsredis::error::{Kind, Result};
 use wsredis::log::Level;
+use wsredis::ws::origin::Policy;
 
 /// A file of its own for a test, removed at its end.
 struct Ini(PathBuf);
@@ -416,6 +417,24 @@ fn lists_are_separated_by_commas_or_spaces_and_stay_as_they_were_written() {
     assert_eq!(set("allowed-origins", " * ").unwrap().allowed_origins, "*");
     let text = "127.0.0.1, 10.0.0.0/8 fd00::/8,unix ::ffff:1.2.3.4, 0.0.0.0/0";
     assert_eq!(set("trusted-proxies", text).unwrap().trusted_proxies, text);
+}
+
+#[test]
+fn a_network_that_the_configuration_takes_can_be_used() {
+    for (text, good) in [
+        ("::ffff:10.0.0.0/104", true),
+        ("::ffff:10.0.0.0/96", true),
+        ("::ffff:10.0.0.0/128", true),
+        ("::ffff:10.0.0.0", true),
+        ("::ffff:10.0.0.0/95", false),
+        ("::ffff:10.0.0.0/8", false),
+        ("::ffff:10.0.0.0/129", false),
+        ("::/0", true),
+        ("10.0.0.0/33", false),
+    ] {
+        assert_eq!(set("trusted-proxies", text).is_ok(), good, "{text}");
+        assert_eq!(Policy::parse("same-host", text).is_ok(), good, "{text}");
+    }
 }
 
 #[test]

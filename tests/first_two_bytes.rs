@@ -15,7 +15,9 @@ use util::{Bench, Dice, Offer};
 use wsredis::cause::Cause;
 use wsredis::config::Config;
 use wsredis::engine::Who;
+use wsredis::hub::Variant;
 use wsredis::socket::{Key, Rights, Socket};
+use wsredis::ws::deflate::Inflater;
 use wsredis::ws::message::Assembler;
 
 const TABLE: &str = include_str!("vectors/first_two_bytes.txt");
@@ -195,12 +197,13 @@ fn through_the_machine(state: &str, parts: [&[u8]; 2], payload: &[u8]) -> &'stat
 
 /// The same for a socket that waits for the browser's close frame.
 fn through_a_closing_socket(socket: &mut Socket, state: &str, parts: [&[u8]; 2]) -> &'static str {
-    socket.put_assembler(Assembler::default());
-    assert!(!socket.hears_close(&mut before(state), MAX));
-    if socket.hears_close(&mut parts[0].to_vec(), MAX) {
+    socket.put_assembler(Assembler::default(), &Config::new(), 0);
+    let mut inflater = Inflater::default();
+    assert!(!socket.hears_close(&mut before(state), MAX, &mut inflater));
+    if socket.hears_close(&mut parts[0].to_vec(), MAX, &mut inflater) {
         return "end";
     }
-    match socket.hears_close(&mut parts[1].to_vec(), MAX) {
+    match socket.hears_close(&mut parts[1].to_vec(), MAX, &mut inflater) {
         true => "end-whole",
         false => "ignored",
     }
@@ -211,7 +214,8 @@ fn every_pair_in_each_state_is_judged_as_the_table_says() {
     let (rows, config) = (table(), Config::new());
     let (_browser, host) = UnixStream::pair().unwrap();
     let key = Key::new(1, 1);
-    let mut socket = Socket::new(host.into(), key, Rights::default(), Vec::new(), 0);
+    let mut socket =
+        Socket::new(host.into(), key, Variant::default(), Rights::default(), Vec::new(), 0);
     socket.close(Cause::Kicked, &config, 0);
     for state in STATES {
         for (pair, row) in pairs().zip(judgements(&rows, state)) {

@@ -71,8 +71,12 @@ fn a_sender_stands_around_every_message_and_can_not_be_forged(loops: usize) {
         sender.send(sent);
         assert_eq!(listener.text(), heard);
     }
-    sender.send_binary(b"\xff");
-    assert_eq!(sender.closed(), (1003, "unacceptable message type".into()));
+    // Binary is no text, also where it could be.
+    for payload in [&b"\xff"[..], b"hello", b""] {
+        let mut sender = bench.open(r#"{"publish":["a"],"sender":{"id":7}}"#);
+        sender.send_binary(payload);
+        assert_eq!(sender.closed(), (1003, "unacceptable message type".into()));
+    }
 }
 
 fn a_heartbeat_is_sent_when_idle_and_swallowed(loops: usize) {

@@ -40,7 +40,7 @@ static void plugin_log_refusal(uint16_t http, const char *why)
 		uint16_t http;
 		time_t at;
 		unsigned left_out;
-	} causes[8];
+	} causes[12];
 	const size_t last = sizeof(causes) / sizeof(causes[0]) - 1;
 
 	pthread_mutex_lock(&lock);

@@ -180,6 +180,9 @@ impl EventLoop {
             }
             let granted = rights.publish.iter().find(|name| ***name == *sent.channel);
             (vec![Rc::clone(granted.ok_or(Cause::NotGranted)?)], sent.payload)
+        } else if rights.sender.is_some() && text.is_none() {
+            // Also where the bytes happen to be UTF-8: what is text is not for them to say.
+            return Err(Cause::Unacceptable);
         } else {
             (rights.publish.to_vec(), Cow::Borrowed(payload))
         };

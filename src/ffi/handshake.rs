@@ -66,6 +66,9 @@ const REQUEST_SIZE: usize = offset_of!(wsredis_request, https) + size_of::<u8>()
 /// lines, each ended by CRLF, that a 101 carries (the app's Set-Cookie); a line that would change
 /// the handshake is refused.
 ///
+/// Any size of a request is judged, at a cost that grows with it and no faster. How much of one is
+/// read, and for how long, is for the host to limit: it answers 431 and 408.
+///
 /// *Returns:* `OK` also for a refusal: `*out_http` says which, and unless it is 101 the last
 /// error's text has the reason, for the log. `GRANT` for a bad grant; `INVALID` for bad extra
 /// headers; `CONFIG` for bad `allowed-origins`; `LIMIT` if `buf_len` is less than
@@ -171,8 +174,8 @@ unsafe fn headers_of<'a>(request: &wsredis_request) -> Result<Vec<(&'a [u8], &'a
     headers.iter().map(pair).collect()
 }
 
-/// Writes the HTTP answer of a refusal that the host found out itself (400, 403, 426, 500, 501 or
-/// 503), and counts it in the statistics.
+/// Writes the HTTP answer of a refusal that the host found out itself (400, 403, 408, 426, 431, 500,
+/// 501 or 503), and counts it in the statistics.
 ///
 /// *Returns:* `INVALID` for another number; `LIMIT` if `buf_len` is too small
 /// (`WSREDIS_ANSWER_SIZE` is enough).

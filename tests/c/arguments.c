@@ -280,7 +280,7 @@ static void handshake_answers(void) {
 }
 
 static void refusals(void) {
-    static const uint16_t ours[] = {400, 403, 426, 500, 501, 503};
+    static const uint16_t ours[] = {400, 403, 408, 426, 431, 500, 501, 503};
     char buf[WSREDIS_ANSWER_SIZE];
     size_t len = 0, all = 0;
     wsredis_config *config = new_config();

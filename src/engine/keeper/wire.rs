@@ -316,7 +316,8 @@ pub(super) mod golden {
         check_names::<crate::hub::Form>("Raw Binary Envelope");
         check_names::<crate::socket::Phase>("Held Open Closing Ending");
         let refusals = crate::cause::Refusal::ALL.map(|refusal| format!("{refusal:?}"));
-        assert_eq!(refusals.join(" "), "Malformed Origin NotUpgrade Grant Tls Full Pace", "{CURE}");
+        let expected = "Malformed Origin NotUpgrade Grant Tls Full Pace Timeout TooLarge";
+        assert_eq!(refusals.join(" "), expected, "{CURE}");
         assert_eq!(VERSION, 2, "the constants of these tests are this version's");
     }
 }
