@@ -21,7 +21,7 @@ export WSREDIS_LIB = $(ARCHIVE)
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
-.PHONY: all lib plugin run test soak check lint check-all header install install-plugin clean help FORCE
+.PHONY: all lib plugin run test soak conformance check lint check-all header install install-plugin clean help FORCE
 
 all: lib plugin ## build libwsredis.so, libwsredis.a and the uWSGI plugin
 
@@ -55,6 +55,10 @@ test: all ## run all tests, with everything they need: Rust, C, real uWSGI, Pyth
 soak: all ## what `make test` does a few times, done for hours: reloads, upgrades, killed and frozen processes
 	@tests/setup.sh test
 	@tests/run.sh soak
+
+conformance: all ## every case of Autobahn through the plugin, also byte by byte, and the other peers: a quarter of an hour
+	@tests/setup.sh test
+	@tests/run.sh conformance-all
 
 check: lint ## what to run before every commit: format, lints, Rust and C tests
 	cargo test --locked

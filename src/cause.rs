@@ -6,6 +6,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::sys;
+
+/// A browser that gets a 503 is asked to stay away for so many seconds at the most.
+const LONGEST_RETRY_S: u64 = 10;
+
 /// Why a socket ends. Each has its own counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[repr(u8)]
@@ -46,11 +51,15 @@ pub enum Cause {
     Expired,
     /// The app asked for it.
     Kicked,
+    /// Too many messages or control frames in a short time.
+    Rate,
+    /// A message or frame that was begun and not finished in time.
+    Unfinished,
 }
 
 impl Cause {
     /// All of them, in the order of their counters.
-    pub const ALL: [Cause; 18] = [
+    pub const ALL: [Cause; 20] = [
         Cause::Normal,
         Cause::Lost,
         Cause::GoingAway,
@@ -69,6 +78,8 @@ impl Cause {
         Cause::NoPong,
         Cause::Expired,
         Cause::Kicked,
+        Cause::Rate,
+        Cause::Unfinished,
     ];
 
     /// The close code, the reason on the wire, and the name in counters and logs.
@@ -92,6 +103,8 @@ impl Cause {
             Cause::NoPong => (4012, "no pong", "no_pong"),
             Cause::Expired => (4401, "grant expired", "expired"),
             Cause::Kicked => (4403, "kicked", "kicked"),
+            Cause::Rate => (4029, "too many messages", "rate"),
+            Cause::Unfinished => (1008, "message not finished", "unfinished"),
         }
     }
 
@@ -127,6 +140,8 @@ pub enum Refusal {
     Tls,
     /// No descriptors, too many sockets, or the engine is busy.
     Full,
+    /// Too many came in a short time.
+    Pace,
     /// The request was not finished in the host's time.
     Timeout,
     /// The request's head is larger than the host reads.
@@ -134,14 +149,16 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// All of them, in the order of their counters.
-    pub const ALL: [Refusal; 8] = [
+    /// All of them, in the order of their counters. Of two with one status the first is what a host
+    /// means that knows only the status.
+    pub const ALL: [Refusal; 9] = [
         Refusal::Malformed,
         Refusal::Origin,
         Refusal::NotUpgrade,
         Refusal::Grant,
         Refusal::Tls,
         Refusal::Full,
+        Refusal::Pace,
         Refusal::Timeout,
         Refusal::TooLarge,
     ];
@@ -154,6 +171,7 @@ impl Refusal {
             Refusal::Grant => (500, "Internal Server Error", "grant"),
             Refusal::Tls => (501, "Not Implemented", "tls"),
             Refusal::Full => (503, "Service Unavailable", "full"),
+            Refusal::Pace => (503, "Service Unavailable", "pace"),
             Refusal::Timeout => (408, "Request Timeout", "timeout"),
             Refusal::TooLarge => (431, "Request Header Fields Too Large", "too_large"),
         }
@@ -174,12 +192,20 @@ impl Refusal {
         self.row().2
     }
 
-    /// The whole HTTP answer. A 426 says which version is spoken here, a 503 when to come back.
+    /// The refusal that a host means by this HTTP status.
+    pub fn of_status(status: u16) -> Option<Refusal> {
+        Refusal::ALL.into_iter().find(|refusal| refusal.status() == status)
+    }
+
+    /// The whole HTTP answer. A 426 says which version is spoken here, a 503 when to come back: each
+    /// a time of its own, so that those who were refused together do not come back together.
     pub fn answer(self) -> String {
         let extra = match self {
-            Refusal::NotUpgrade => "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
-            Refusal::Full => "Retry-After: 5\r\n",
-            _ => "",
+            Refusal::NotUpgrade => "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n".into(),
+            Refusal::Full | Refusal::Pace => {
+                format!("Retry-After: {}\r\n", 1 + sys::random() % LONGEST_RETRY_S)
+            }
+            _ => String::new(),
         };
         let (status, phrase, _) = self.row();
         format!(
@@ -210,7 +236,29 @@ mod tests {
         let answer = Refusal::Full.answer();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 503 Service Unavailable\r\n"));
-        assert!(head.contains("Retry-After: 5"));
         assert!(head.contains(&format!("Content-Length: {}", body.len())));
+    }
+
+    #[test]
+    fn every_503_says_when_to_come_back_and_not_all_say_the_same() {
+        for refusal in Refusal::ALL {
+            let mut seen = std::collections::BTreeSet::new();
+            for _ in 0..1000 {
+                let answer = refusal.answer();
+                let line = answer.lines().find_map(|line| line.strip_prefix("Retry-After: "));
+                seen.extend(line.map(|seconds| seconds.parse::<u64>().unwrap()));
+            }
+            let longest = if refusal.status() == 503 { LONGEST_RETRY_S } else { 0 };
+            assert!(seen.into_iter().eq(1..=longest), "{refusal:?}");
+        }
+    }
+
+    #[test]
+    fn a_host_that_says_503_means_that_we_are_full() {
+        for refusal in Refusal::ALL {
+            let meant = if refusal == Refusal::Pace { Refusal::Full } else { refusal };
+            assert_eq!(Refusal::of_status(refusal.status()), Some(meant));
+        }
+        assert_eq!(Refusal::of_status(404), None);
     }
 }

@@ -143,7 +143,7 @@ fn read(json: &[u8], max_channels: usize) -> std::result::Result<Grant, String> 
     // What serde says here holds names of fields and places, no values. A name can be of any
     // length.
     let fields: Fields = serde_json::from_str(json).map_err(|error| {
-        error.to_string().chars().take(MAX_SERDE).flat_map(char::escape_debug).collect::<String>()
+        error.to_string().chars().flat_map(char::escape_debug).take(MAX_SERDE).collect::<String>()
     })?;
 
     let channels = |raw: &str| channels(raw, max_channels);
@@ -414,6 +414,7 @@ mod tests {
         let long = "x".repeat(60_000);
         refuses(&format!("{{\"{long}\": 1}}"), &["unknown field"]);
         refuses("{\"a\\nb\": 1}", &["unknown field `a\\nb`"]);
+        refuses(&format!("{{\"{}\": 1}}", "\u{7f}".repeat(300)), &["unknown field"]);
     }
 
     #[test]
@@ -430,6 +431,7 @@ mod tests {
             "subprotocol",
             "format",
             "origins",
+            "slow",
         ] {
             refuses(
                 &format!("{{\"{name}\": null, \"{name}\": null}}"),
@@ -442,7 +444,7 @@ mod tests {
     fn wrong_types_are_refused_with_the_field_and_what_it_must_be() {
         let values =
             ["null", "true", "7", "-1.5", "\"text\"", "[]", "[7]", "[null]", "{}", "{\"a\":1}"];
-        let right: [(&str, &[&str]); 10] = [
+        let right: [(&str, &[&str]); 11] = [
             ("subscribe", &["[]"]),
             ("publish", &["[]"]),
             ("origins", &["[]"]),
@@ -453,6 +455,7 @@ mod tests {
             ("heartbeat", &["\"text\""]),
             ("subprotocol", &["\"text\""]),
             ("format", &[]),
+            ("slow", &[]),
         ];
         for (name, right) in right {
             for value in values {
@@ -611,6 +614,7 @@ mod tests {
     fn formats_are_two() {
         assert_eq!(accepts(r#"{"format": "auto"}"#).format, Format::Auto);
         assert_eq!(accepts(r#"{"format": "binary"}"#).format, Format::Binary);
+        assert_eq!(accepts(r#"{"slow": "close"}"#).slow, Slow::Close);
         for value in ["Auto", "text", ""] {
             refuses(&format!("{{\"format\": \"{value}\"}}"), &["format must be \"auto\" or"]);
         }

@@ -35,6 +35,7 @@ pub mod ws;
 pub mod echo;
 pub mod grant;
 pub mod hub;
+pub mod rate;
 pub mod timer;
 pub mod write_queue;
 

@@ -4,7 +4,8 @@
 //! blocking client is not used, nothing here reads a descriptor. A reply is bounded in size and
 //! depth: one that is larger comes from no Redis that we asked, and the link is dropped.
 
-use std::io::{self, Read};
+use std::fmt::Display;
+use std::io::{self, Read, Write};
 
 use ::redis::Value;
 
@@ -83,15 +84,17 @@ impl Decoder {
     /// this decoder with it: there is no way to find the next reply.
     pub fn feed(&mut self, bytes: &[u8], each: &mut dyn FnMut(Reply)) -> Result<()> {
         let mut unread = Unread(bytes);
-        self.pending = self.pending.saturating_add(bytes.len());
+        self.pending += bytes.len();
         loop {
             match self.parser.parse_value(&mut unread) {
                 Ok(value) => {
-                    // The parser reads ahead and does not say where a reply ended, but its size
-                    // follows from its value.
-                    let size = size_of_reply(&value, 0)?;
+                    // The parser reads ahead and does not say where a reply ended.
+                    let at = self.tail.len() + bytes.len() - self.pending;
+                    let mut wire = Wire { kept: &self.tail, came: bytes, at };
+                    wire.value(&value, 0)?;
+                    let size = wire.at - at;
                     self.check_size(size)?;
-                    self.pending = self.pending.saturating_sub(size);
+                    self.pending -= size;
                     each(classify(value));
                 }
                 // Only `Unread` can time out, and it does so when it is empty.
@@ -139,29 +142,71 @@ fn malformed(why: &str) -> Error {
     Error::new(Kind::Io, format!("redis reply refused: {why}; is redis-url really a Redis server?"))
 }
 
-/// How many bytes the reply had on the wire.
-fn size_of_reply(value: &Value, depth: usize) -> Result<usize> {
-    let line = |len: usize| len + 3; // the type and CRLF
-    Ok(match value {
-        Value::Nil => line(2),
-        Value::Okay => line(2),
-        Value::SimpleString(text) => line(text.len()),
-        Value::Int(number) => line(number.to_string().len()),
-        Value::BulkString(bytes) => line(bytes.len().to_string().len()) + bytes.len() + 2,
-        Value::ServerError(error) => {
-            line(error.code().len() + error.details().map_or(0, |details| 1 + details.len()))
+/// A reply on the wire, which may begin in one buffer and end in another.
+struct Wire<'a> {
+    kept: &'a [u8],
+    came: &'a [u8],
+    at: usize,
+}
+
+impl Wire<'_> {
+    fn byte(&self, at: usize) -> Option<u8> {
+        let behind = at.checked_sub(self.kept.len());
+        behind.map_or_else(|| self.kept.get(at), |at| self.came.get(at)).copied()
+    }
+
+    /// Steps over `text` if it stands here.
+    fn expect(&mut self, text: &[u8]) -> Result<()> {
+        if !text.iter().enumerate().all(|(index, byte)| self.byte(self.at + index) == Some(*byte)) {
+            return Err(malformed("what came is not RESP2"));
         }
-        Value::Array(items) if depth < MAX_DEPTH => {
-            let mut size = line(items.len().to_string().len());
-            for item in items {
-                size += size_of_reply(item, depth + 1)?;
+        self.at += text.len();
+        Ok(())
+    }
+
+    /// Steps over a line of this kind with a number, as Redis writes it.
+    fn number(&mut self, kind: char, number: impl Display) -> Result<()> {
+        let mut line = [0; 24]; // the kind, at most 20 characters, CRLF
+        let mut rest = &mut line[..];
+        let written = write!(rest, "{kind}{number}\r\n");
+        let left = rest.len();
+        written.map_err(|_| malformed("a number is too long"))?;
+        self.expect(&line[..line.len() - left])
+    }
+
+    /// Steps over a line of this kind.
+    fn line(&mut self, kind: &[u8]) -> Result<()> {
+        self.expect(kind)?;
+        while self.byte(self.at).is_some_and(|byte| byte != b'\r')
+            || self.byte(self.at + 1).is_some_and(|byte| byte != b'\n')
+        {
+            self.at += 1;
+        }
+        self.expect(b"\r\n")
+    }
+
+    /// Steps over the value that the parser has read here. It also reads RESP3, for which nobody
+    /// asked with HELLO, and numbers that no Redis writes: what is not there to the byte is refused,
+    /// or the end of the reply would not be known.
+    fn value(&mut self, value: &Value, depth: usize) -> Result<()> {
+        match value {
+            Value::Nil => self.number('$', -1).or_else(|_| self.number('*', -1)),
+            Value::Okay | Value::SimpleString(_) => self.line(b"+"),
+            Value::ServerError(_) => self.line(b"-"),
+            Value::Int(number) => self.number(':', number),
+            Value::BulkString(bytes) => {
+                self.number('$', bytes.len())?;
+                self.at += bytes.len();
+                self.expect(b"\r\n")
             }
-            size
+            Value::Array(items) if depth < MAX_DEPTH => {
+                self.number('*', items.len())?;
+                items.iter().try_for_each(|item| self.value(item, depth + 1))
+            }
+            Value::Array(_) => Err(malformed("arrays are nested too deep")),
+            _ => Err(malformed("what came is not RESP2")),
         }
-        Value::Array(_) => return Err(malformed("arrays are nested too deep")),
-        // RESP3, which nobody asked for with HELLO.
-        _ => return Err(malformed("what came is not RESP2")),
-    })
+    }
 }
 
 /// Names a reply. On a link that subscribes, RESP2 gives pushes the shape of ordinary arrays; other
@@ -381,6 +426,17 @@ mod tests {
             b",1.5\r\n",
             b"~1\r\n:1\r\n",
             b"=5\r\ntxt:a\r\n",
+            // What the parser takes for a value of RESP2.
+            b"_\r\n",
+            b"!5\r\nERR a\r\n",
+            b":+5\r\n",
+            b":05\r\n",
+            b": 5\r\n",
+            b"$-2\r\n",
+            b"$01\r\na\r\n",
+            b"*-5\r\n",
+            b"*+1\r\n:1\r\n",
+            b"*1\r\n_\r\n",
         ] {
             let (replies, result) = feed_all([bytes, b"\r\n\r\n"], MAX);
             let Err(error) = result else { panic!("{bytes:?} gave {replies:?}") };

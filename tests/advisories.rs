@@ -232,7 +232,7 @@ fn feed(assembler: &mut Assembler, bytes: &[u8], max: usize) -> (Result<usize, C
             Incoming::Text(text) => text.len(),
             Incoming::Binary(bytes) => bytes.len(),
             Incoming::Ping(bytes) | Incoming::Pong(bytes) => bytes.len(),
-            Incoming::Close(_) => 0,
+            Incoming::Close(_) | Incoming::TinyFragment => 0,
         };
         ControlFlow::Continue(())
     });

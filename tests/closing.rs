@@ -50,6 +50,47 @@ fn nothing_that_comes_behind_a_close_frame_counts(loops: usize) {
     assert_eq!((listener.text(), listener.text()), ("before".into(), "later".into()));
 }
 
+/// It says close and then that it sends nothing more, perhaps in one segment: it may still read.
+fn a_browser_that_closes_and_stops_sending_gets_its_answer(loops: usize) {
+    let bench = Bench::new(loops, &[]);
+    for _ in 0..50 {
+        let leftover = frame(CLOSE, &4000u16.to_be_bytes());
+        let mut browser = bench.offer(Offer { leftover: &leftover, ..Offer::default() });
+        browser.stream().shutdown_write();
+        browser.opened();
+        assert_eq!(browser.closed(), (4000, String::new()));
+        let mut browser = bench.open("{}");
+        browser.write(&leftover);
+        browser.stream().shutdown_write();
+        assert_eq!(browser.closed(), (4000, String::new()));
+    }
+    bench.wait_until_empty();
+    assert_eq!((bench.stat("closed/normal"), bench.stat("closed/lost")), (100, 0));
+}
+
+/// Whatever else came with it: nobody waits for a second close frame.
+fn a_close_frame_behind_what_is_refused_ends_it_at_once(loops: usize) {
+    let (bench, begin) = (Bench::new(loops, &[("close-timeout", "1m")]), Instant::now());
+    let refused = frame(TEXT, br#"{"channel":"b","data":1}"#);
+    let message = frame(TEXT, br#"{"channel":"a","data":1}"#);
+    let close = frame(CLOSE, &1000u16.to_be_bytes());
+    let wrong = frame(0x83, b"");
+    for behind in [close.clone(), [message.clone(), close].concat(), [message, wrong].concat()] {
+        let leftover = [refused.clone(), behind].concat();
+        let grant = r#"{"publish":["a"]}"#;
+        let offer = Offer { grant, envelope: true, leftover: &leftover, ..Offer::default() };
+        let mut browser = bench.offer(offer);
+        browser.opened();
+        assert_eq!(browser.json()["type"], "hello");
+        let (bytes, _) = util::wire::read_to_end(browser.stream());
+        assert!(bytes.is_empty() || bytes.starts_with(&[0x88]), "{bytes:x?}");
+        drop(browser);
+        bench.wait_until_empty();
+        assert!(begin.elapsed() < AT_ONCE, "{:?}", begin.elapsed());
+    }
+    assert_eq!((bench.stat("closed/not_granted"), bench.stat("received")), (3, 0));
+}
+
 fn a_kick_closes_those_who_are_meant_and_no_others(loops: usize) {
     let bench = Bench::new(loops, &[]);
     bench.engine.events_fd().unwrap();
@@ -234,6 +275,8 @@ with_one_and_three_loops!(
     a_browser_that_closes_gets_its_own_code_back_and_the_end,
     the_connection_ends_when_the_browser_has_answered_our_close,
     nothing_that_comes_behind_a_close_frame_counts,
+    a_browser_that_closes_and_stops_sending_gets_its_answer,
+    a_close_frame_behind_what_is_refused_ends_it_at_once,
     a_kick_closes_those_who_are_meant_and_no_others,
     a_grant_ends_when_it_expires,
     a_silent_browser_is_pinged_and_stays_while_it_answers,

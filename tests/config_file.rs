@@ -8,6 +8,7 @@ use std::time::Duration;
 use wsredis::config::{Config, Keeper, OnGap, RedisAddress, keys};
 use wsredis::error::{Kind, Result};
 use wsredis::log::Level;
+use wsredis::ws::origin::Policy;
 
 /// A file of its own for a test, removed at its end.
 struct Ini(PathBuf);
@@ -87,6 +88,10 @@ fn defaults_are_what_they_were() {
     assert_eq!(config.max_sockets, 0);
     assert_eq!(config.max_sockets_per_user, 0);
     assert_eq!(config.max_sockets_per_address, 0);
+    assert_eq!(config.max_message_rate, 100);
+    assert_eq!(config.max_control_rate, 20);
+    assert_eq!(config.message_timeout, seconds(30));
+    assert_eq!(config.max_adopt_rate, 0);
     assert_eq!(config.max_channels_per_socket, 100);
     assert_eq!(config.fd_reserve, 64);
     assert_eq!(config.ping_interval, seconds(25));
@@ -104,7 +109,7 @@ fn defaults_are_what_they_were() {
     assert_eq!(config.trusted_proxies, "");
     assert_eq!(config.stop_timeout, seconds(5));
     assert_eq!(config.log_level, Level::Info);
-    assert_eq!(keys().len(), 36);
+    assert_eq!(keys().len(), 40);
 }
 
 #[test]
@@ -152,7 +157,7 @@ fn every_range_of_numbers_holds_at_its_edges() {
         let text = set(key.name, &format!("{above}{}", &high[unit..])).unwrap_err();
         assert!(text.contains("out of range") && text.contains(key.range), "{text}");
     }
-    assert_eq!(ranges, 28);
+    assert_eq!(ranges, 32);
     assert!(set("max-message-size", "124").is_err());
     assert!(set("ping-interval", "99ms").is_err());
     assert_eq!(set("ping-interval", "0").unwrap().ping_interval, Duration::ZERO);
@@ -412,6 +417,24 @@ fn lists_are_separated_by_commas_or_spaces_and_stay_as_they_were_written() {
     assert_eq!(set("allowed-origins", " * ").unwrap().allowed_origins, "*");
     let text = "127.0.0.1, 10.0.0.0/8 fd00::/8,unix ::ffff:1.2.3.4, 0.0.0.0/0";
     assert_eq!(set("trusted-proxies", text).unwrap().trusted_proxies, text);
+}
+
+#[test]
+fn a_network_that_the_configuration_takes_can_be_used() {
+    for (text, good) in [
+        ("::ffff:10.0.0.0/104", true),
+        ("::ffff:10.0.0.0/96", true),
+        ("::ffff:10.0.0.0/128", true),
+        ("::ffff:10.0.0.0", true),
+        ("::ffff:10.0.0.0/95", false),
+        ("::ffff:10.0.0.0/8", false),
+        ("::ffff:10.0.0.0/129", false),
+        ("::/0", true),
+        ("10.0.0.0/33", false),
+    ] {
+        assert_eq!(set("trusted-proxies", text).is_ok(), good, "{text}");
+        assert_eq!(Policy::parse("same-host", text).is_ok(), good, "{text}");
+    }
 }
 
 #[test]

@@ -1,14 +1,11 @@
 //! What sockets cost that do nothing, and what is left of those that went.
 
-#![allow(unsafe_code, reason = "an allocator that counts")]
-
 mod util;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;
-use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use util::memory::{Counting, live, loops_cpu};
 use util::{Bench, Browser, RealRedis, wait_until};
 
 /// Resident memory of this process in bytes.
@@ -17,50 +14,8 @@ fn resident() -> i64 {
     status.split(' ').nth(1).unwrap().parse::<i64>().unwrap() * 4096
 }
 
-/// Bytes of this process that were allocated and not given back. Resident memory also tells what an allocator keeps for
-/// itself, which depends on who else has work to do.
-static LIVE: AtomicI64 = AtomicI64::new(0);
-
-struct Counting;
-
-// SAFETY: everything is done by the system's allocator; beside it there is only a counter.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LIVE.fetch_add(layout.size() as i64, Relaxed);
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size() as i64, Relaxed);
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        LIVE.fetch_add(size as i64 - layout.size() as i64, Relaxed);
-        // SAFETY: the caller's promise.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
-
-/// Processor time of the loops' threads in nanoseconds, and how often they were woken.
-fn loops_cpu() -> (u64, u64) {
-    let mut sum = (0, 0);
-    for task in fs::read_dir("/proc/self/task").unwrap().flatten() {
-        let read = |name| fs::read_to_string(task.path().join(name)).unwrap_or_default();
-        if read("comm").starts_with("wsredis-") {
-            let schedstat = read("schedstat");
-            let mut numbers = schedstat.split_whitespace().map(|n| n.parse::<u64>().unwrap());
-            sum.0 += numbers.next().unwrap_or(0);
-            sum.1 += numbers.nth(1).unwrap_or(0);
-        }
-    }
-    sum
-}
 
 /// One test, because it measures its own process: idle sockets' memory and time, then ten thousand that come and go.
 #[test]
@@ -104,7 +59,7 @@ fn idle_sockets_cost_nothing_and_those_that_went_leave_nothing() {
         }
         wait_until("every channel is left", || redis.channels().is_empty());
         bench.wait_for("channels", 0);
-        (open_files(), LIVE.load(Relaxed))
+        (open_files(), live())
     };
     let (files, memory) = come_and_go(2_000);
     let (files_now, memory_now) = come_and_go(10_000);

@@ -182,6 +182,11 @@ fn pings_are_answered_with_their_own_bytes(loops: usize) {
         browser.write(&frame(PING, payload));
         assert_eq!(browser.message(), tungstenite::Message::Pong(payload.to_vec().into()));
     }
+    // Of ten that come together each is answered, in order (Autobahn 2.10).
+    browser.write(&(0..10).flat_map(|n| frame(PING, &[n; 20])).collect::<Vec<u8>>());
+    for n in 0..10 {
+        assert_eq!(browser.message(), tungstenite::Message::Pong(vec![n; 20].into()));
+    }
     // A flood of them is answered by its latest at least, and closes nobody.
     browser.write(&[frame(PING, b"x").repeat(5_000), frame(PING, b"last")].concat());
     wait_until("the last is answered", || {

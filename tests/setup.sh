@@ -4,7 +4,7 @@
 #   tests/setup.sh build [UWSGI]   a C compiler, and Debian's uWSGI with the headers that its own header asks for
 #   tests/setup.sh run             and what serves the example: uWSGI's Python plugin, Django in .deps/venv
 #   tests/setup.sh redis           and Debian's Redis server
-#   tests/setup.sh test            and everything that the tests drive: Redis, nginx, Chromium, valgrind, pip's uWSGI
+#   tests/setup.sh test            and everything that the tests drive: Redis, nginx, Chromium, valgrind, pip's uWSGI, Autobahn
 #
 # Debian's packages come by apt-get (with sudo where we are not root), Python's by pip into .deps/ of this tree, which git
 # ignores. Nothing else of the machine is changed. Python is always Debian's, because Debian's uWSGI embeds that one.
@@ -24,7 +24,7 @@ test_packages=(uwsgi-plugin-gevent-python3 uwsgi-plugin-greenlet-python3 python3
     nginx openssl pkg-config chromium strace valgrind)
 
 run_wheels=(django==5.2.* redis==8.*)
-test_wheels=(pytest==9.* websockets==17.* playwright==1.*)
+test_wheels=(pytest==9.* websockets==17.* wsproto==1.* playwright==1.*)
 pip_uwsgi=uwsgi==2.0.31
 
 fail() {
@@ -128,6 +128,7 @@ test)
     need_venv venv "${run_wheels[@]}" "${test_wheels[@]}"
     need_pip_uwsgi uwsgi yes
     need_pip_uwsgi uwsgi-plain no 'pcre=false;routing=false'
+    tests/conformance/install.sh
     ;;
 *)
     sed -n '2,/^[^#]/{s/^# \{0,1\}//p}' "$0" >&2

@@ -7,45 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use util::browser::{BINARY, PING, TEXT, frame};
+use util::transfer::{SETTLE, hand_over, hand_over_within, two};
 use util::{Bench, Browser, FakeRedis, Offer, RealRedis, wait_until};
 use wsredis::cause::Cause;
 use wsredis::engine::{Event, Who};
 use wsredis::error::Kind;
 
-const SETTLE: Duration = Duration::from_secs(5);
 const HEAR: &str = r#"{"subscribe":["c"]}"#;
-
-/// Two engines with the same settings: the one that has the sockets and its successor.
-fn two(loops: usize, settings: &[(&str, &str)]) -> [Bench; 2] {
-    [Bench::new(loops, settings), Bench::new(loops, settings)]
-}
-
-/// Moves everything from one engine to the other, as between two processes: written down and read.
-#[track_caller]
-fn hand_over(from: &Bench, to: &Bench) {
-    hand_over_within(SETTLE, from, to, true);
-}
-
-/// The same, where not everything settles in that time.
-#[track_caller]
-fn hand_over_within(settle: Duration, from: &Bench, to: &Bench, same_redis: bool) {
-    let mut state = from.local().export(settle).unwrap();
-    for one in &mut state.loops {
-        one.channels = reread(&one.channels);
-        one.subscriber = one.subscriber.take().map(|(fd, link)| (fd, reread(&link)));
-        one.waiting = reread(&one.waiting);
-        let sockets = std::mem::take(&mut one.sockets).into_iter();
-        one.sockets = sockets.map(|(fd, socket)| (fd, reread(&socket))).collect();
-    }
-    to.local().import(state, same_redis).unwrap();
-}
-
-fn reread<T: Serialize + DeserializeOwned>(value: &T) -> T {
-    postcard::from_bytes(&postcard::to_stdvec(value).unwrap()).unwrap()
-}
 
 /// No socket, no descriptor of one and no memory is left.
 #[track_caller]

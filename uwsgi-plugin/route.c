@@ -38,6 +38,7 @@ static const struct plugin_field {
 	{ "heartbeat", PLUGIN_TEXT },
 	{ "subprotocol", PLUGIN_TEXT },
 	{ "format", PLUGIN_TEXT },
+	{ "slow", PLUGIN_TEXT },
 	{ "expires_in", PLUGIN_NUMBER },
 	{ "echo", PLUGIN_BOOL },
 };
@@ -323,7 +324,7 @@ static const char *plugin_parse_option(
 			field = &plugin_fields[i];
 	if (!field)
 		return "unknown option; known are subscribe, publish, origins, sender, user, session, "
-			   "heartbeat, subprotocol, format, expires_in and echo";
+			   "heartbeat, subprotocol, format, slow, expires_in and echo";
 	struct plugin_route_option **end = options;
 	for (; *end; end = &(*end)->next)
 		if ((*end)->field == field && field->kind != PLUGIN_LIST)

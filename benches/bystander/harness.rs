@@ -3,7 +3,7 @@
 //! Owned by `main`, which turns it. It never sends a number twice and never forgives a fault.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
@@ -15,6 +15,7 @@ use crate::Options;
 use crate::browser::{Browser, Said};
 use crate::figures::Figures;
 use crate::judge::{Ear, Verdict};
+use crate::message::{self, numbers};
 use crate::redis::Link;
 use crate::seat::Seat;
 
@@ -74,13 +75,6 @@ pub struct Harness {
 /// Replaces an ear by another and keeps what it has heard.
 fn retire(ear: &mut Ear, successor: Ear, past: &mut Verdict) {
     *past += std::mem::replace(ear, successor).verdict(None);
-}
-
-/// `stream epoch number micros`, whatever fills it up.
-fn numbers(message: &[u8]) -> Option<[u64; 4]> {
-    let mut words = std::str::from_utf8(message).ok()?.split_ascii_whitespace();
-    let mut next = || words.next()?.parse().ok();
-    Some([next()?, next()?, next()?, next()?])
 }
 
 impl Harness {
@@ -335,7 +329,7 @@ impl Harness {
         if !self.running {
             return;
         }
-        let micros = (now - self.began).as_micros();
+        let micros = (now - self.began).as_micros() as u64;
         for (index, stream) in self.streams.iter_mut().enumerate() {
             if stream.next_at > now {
                 continue;
@@ -345,9 +339,8 @@ impl Harness {
                 stream.next_at = now + self.options.period;
             }
             let mut message = Vec::with_capacity(self.options.size);
-            write!(message, "{index} {} {} {micros} ", stream.epoch, stream.sent)
-                .expect("writing to a Vec does not fail");
-            message.resize(message.len().max(self.options.size), b'.');
+            let numbers = [index as u64, stream.epoch, stream.sent, micros];
+            message::write(&mut message, self.options.size, numbers);
             match index.checked_sub(self.options.channels) {
                 None => {
                     let Some(publisher) = &mut self.publisher else { continue };
@@ -372,6 +365,7 @@ impl Harness {
         let now = Instant::now();
         browser.read(&mut buffer, to_the_end, &mut |said| match said {
             Said::Message(message) => self.on_message(index, message, now),
+            Said::Pong(_) => {}
             Said::Opened => self.on_opened(index, now),
             Said::Refused(status) => self.on_refused(index, status, now),
             Said::Closed(code) => self.on_closed(index, code, now),
@@ -457,18 +451,5 @@ impl Harness {
             }
             _ => {}
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_message_is_four_numbers_however_it_is_filled_up() {
-        assert_eq!(numbers(b"3 1 17 250000 ......"), Some([3, 1, 17, 250_000]));
-        for other in [&b""[..], b"1 2 3", b"1 2 x 4", b"-1 2 3 4", b"\xff 2 3 4"] {
-            assert_eq!(numbers(other), None);
-        }
     }
 }

@@ -18,15 +18,25 @@
 //!
 //! It owns its browsers and its two Redis connections. It never writes to the site but through them.
 
+#[path = "../common/browser.rs"]
+#[allow(dead_code, reason = "the load generator sends more than a browser would")]
 mod browser;
+#[path = "../common/figures.rs"]
 mod figures;
 mod harness;
+#[path = "../common/judge.rs"]
 mod judge;
+#[path = "../common/message.rs"]
+mod message;
+#[path = "../common/redis.rs"]
+#[allow(dead_code, reason = "only the load generator sends so much that it has to wait")]
 mod redis;
 mod seat;
+#[path = "../common/site.rs"]
+mod site;
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -73,7 +83,7 @@ impl Options {
             let value = args.next().ok_or_else(|| format!("{name} wants a value"))?;
             let number = || value.parse().map_err(|_| format!("{name}: {value} is no number"));
             match name.as_str() {
-                "--url" => options.address = site(&value)?,
+                "--url" => options.address = site::address(&value)?,
                 "--path" => options.path = value,
                 "--sockets" => options.sockets = number()?,
                 "--channels" => options.channels = number()?,
@@ -99,13 +109,6 @@ impl Options {
         }
         Ok(options)
     }
-}
-
-fn site(url: &str) -> Result<SocketAddr, String> {
-    let place = url.strip_prefix("http://").ok_or_else(|| format!("{url} is not http://"))?;
-    let place = place.trim_end_matches('/');
-    let found = place.to_socket_addrs().map_err(|error| format!("{url}: {error}"))?.next();
-    found.ok_or_else(|| format!("{url} has no address"))
 }
 
 fn period(rate: &str) -> Result<Duration, String> {

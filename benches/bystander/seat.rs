@@ -4,11 +4,12 @@
 
 use std::time::Instant;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::Options;
 use crate::browser::Browser;
 use crate::judge::Ear;
+use crate::site::encoded;
 
 /// One browser and what it listens to, across its connections.
 pub struct Seat {
@@ -54,27 +55,5 @@ impl Seat {
             opened: now,
             last_message: now,
         }
-    }
-}
-
-/// The JSON of a grant, as the query of a URL has it.
-fn encoded(grant: &Value) -> String {
-    let mut text = String::new();
-    for byte in grant.to_string().bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => text.push(byte.into()),
-            _ => text.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_grant_fits_a_url() {
-        assert_eq!(encoded(&json!({ "a": ["b:c"] })), "%7B%22a%22%3A%5B%22b%3Ac%22%5D%7D");
     }
 }

@@ -27,6 +27,7 @@ def test_every_field_arrives():
         "subprotocol": "wsredis.v1",
         "format": "binary",
         "origins": ["https://example.com", "http://[::1]:8000"],
+        "slow": "latest",
     }
     assert json.loads(wsredis.grant(**fields)) == fields
 
@@ -108,6 +109,9 @@ def test_the_length_of_a_channel_name_is_counted_in_bytes():
         {"subprotocol": ""},
         {"format": "text"},
         {"format": 1},
+        {"slow": "drop"},
+        {"slow": True},
+        {"slow": ""},
         {"origins": "https://example.com"},
         {"origins": ["example.com"]},
         {"origins": ["https://example.com/"]},

@@ -60,6 +60,7 @@ def grant(
     subprotocol: str | None = None,
     format: str | None = None,
     origins: Iterable[str] = (),
+    slow: str | None = None,
 ) -> str:
     """The value of the ``WSRedis-Grant`` header: what one websocket may do. The rest is denied.
 
@@ -74,6 +75,8 @@ def grant(
     ``subprotocol``  the one to choose; it must be among those the browser offers.
     ``format``       ``"auto"`` (text if it is UTF-8, else binary) or ``"binary"``.
     ``origins``      further allowed origins, such as ``https://example.com``.
+    ``slow``         when it does not read: ``"close"``, or ``"latest"`` for only the newest message
+                     of each channel.
 
     Raises ValueError for anything the engine would refuse.
     """
@@ -87,8 +90,9 @@ def grant(
         "expires_in": _seconds("expires_in", expires_in),
         "heartbeat": _text("heartbeat", heartbeat, MAX_HEARTBEAT),
         "subprotocol": _subprotocol(subprotocol),
-        "format": _format(format),
+        "format": _choice("format", format, "auto", "binary"),
         "origins": _origins(origins),
+        "slow": _choice("slow", slow, "close", "latest"),
     }
     # A field that says nothing is left out, so that a header stays short and the default the
     # engine's. `sender` may well be 0 or "": only None means that there is none.
@@ -197,11 +201,13 @@ def _subprotocol(value: object) -> str | None:
     return text
 
 
-def _format(value: object) -> str | None:
-    text = _text("format", value, MAX_IDENTITY)
-    if text not in (None, "auto", "binary"):
-        raise ValueError(f'format is "auto" or "binary", not {value!r}')
-    return text
+def _choice(field: str, value: object, *choices: str) -> str | None:
+    if value is None:
+        return None
+    if value not in choices:
+        known = " or ".join(f'"{choice}"' for choice in choices)
+        raise ValueError(f"{field} is {known}, not {value!r}")
+    return str(value)
 
 
 def _origins(value: Iterable[str]) -> list[str]:

@@ -114,6 +114,14 @@ table! {
         "Sockets of one user, as the grant names it; 0: no limit.";
     max_sockets_per_address: usize = "0", count in "1 to 1000000, or 0",
         "Sockets of one remote address; 0: no limit.";
+    max_message_rate: usize = "100", count in "0 to 1000000",
+        "Messages a second from one browser, twice as many at once; beyond it: 4029; 0: no limit.";
+    max_control_rate: usize = "20", count in "0 to 1000000",
+        "The same for pings, pongs and tiny fragments, two and a half times as many at once.";
+    message_timeout: Duration = "30s", time in "100ms to 10m",
+        "How long a browser has to finish a message that it began, before it is closed with 1008.";
+    max_adopt_rate: usize = "0", count in "0 to 1000000",
+        "New sockets a second, as many at once; beyond it: 503; 0: no limit.";
     max_channels_per_socket: usize = "100", count in "1 to 10000",
         "Channels that a grant may list to hear, and to speak on.";
     fd_reserve: usize = "64", count in "0 to 65536",

@@ -240,6 +240,10 @@ fn is_network(text: &str) -> bool {
     };
     match address.parse() {
         Ok(IpAddr::V4(_)) => bits.is_some_and(|bits| bits <= 32),
+        // ::ffff:10.0.0.0/104 is 10.0.0.0/8; fewer bits would be of both versions.
+        Ok(IpAddr::V6(address)) if address.to_ipv4_mapped().is_some() => {
+            bits.is_some_and(|bits| !text.contains('/') || (96..=128).contains(&bits))
+        }
         Ok(IpAddr::V6(_)) => bits.is_some_and(|bits| bits <= 128),
         Err(_) => text == "unix",
     }

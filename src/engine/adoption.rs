@@ -59,24 +59,24 @@ impl EventLoop {
         let ready = self.watch(&adoption.fd, key);
         let admitted = match &ready {
             Ok(()) if self.stop_by.is_some() || self.dispersing.is_some() => {
-                Err("the engine is stopping")
+                Err((Refusal::Full, "the engine is stopping"))
             }
-            Ok(()) if self.is_nearly_full() => Err("max-memory is nearly reached"),
+            Ok(()) if self.is_nearly_full() => Err((Refusal::Full, "max-memory is nearly reached")),
             Ok(()) => {
                 let (user, address) = (grant.user.as_deref(), &adoption.remote_address);
                 self.shared.admission.enter(fd, user, address)
             }
-            Err(_) => Err("the kernel refused to watch the descriptor"),
+            Err(_) => Err((Refusal::Full, "the kernel refused to watch the descriptor")),
         };
         let rights = Rights::of(&grant, &adoption);
         let answer = std::mem::take(&mut adoption.answer);
         let mut socket = Socket::new(adoption.fd, key, variant, rights, answer, self.now);
-        if let Err(why) = admitted {
-            self.shared.refusals.of(Refusal::Full).add(1);
-            self.shared.log.limited(Level::Warn, "refused_full", || {
-                format!("wsredis: handshake refused with 503: {why}")
+        if let Err((refusal, why)) = admitted {
+            self.shared.refusals.of(refusal).add(1);
+            self.shared.log.limited(Level::Warn, why, || {
+                format!("wsredis: handshake refused with {}: {why}", refusal.status())
             });
-            socket.refuse(Refusal::Full, self.now);
+            socket.refuse(refusal, self.now);
             if ready.is_err() {
                 // No event will ever come: what the kernel takes now is all.
                 let _ = socket.flush(&mut Vec::new(), self.now);

@@ -19,6 +19,7 @@ use super::events;
 use super::inbox::Wire;
 use super::links::Links;
 use super::local::Shared;
+use super::panics::Panics;
 use super::stats::Counters;
 use super::transfer::Moving;
 use crate::cause::Cause;
@@ -26,6 +27,7 @@ use crate::echo::Notes;
 use crate::error::Result;
 use crate::hub::{ChannelId, Hub, Left, Variant};
 use crate::log::Level;
+use crate::meter;
 use crate::socket::{Due, Key, Phase, Socket};
 use crate::timer::{Alarm, Millis, Timers};
 use crate::write_queue::Segment;
@@ -42,7 +44,7 @@ const DAWN: Millis = 1 << 40;
 /// While its sockets are about to go, a loop lets no channel go before this has passed again.
 const SETTLING_LINGER_MS: u64 = 100;
 /// What is read from one socket at a time; the buffer is the loop's, for all of them.
-const READ_BUFFER: usize = 64 * 1024;
+pub(super) const READ_BUFFER: usize = 64 * 1024;
 /// Readiness taken from the kernel in one turn.
 const EVENTS: usize = 1024;
 
@@ -105,6 +107,7 @@ pub struct EventLoop {
     pub(super) dispersing: Option<Cause>,
     /// Its sockets are about to go to another engine.
     pub(super) moving: Moving,
+    pub(super) panics: Panics,
 }
 
 impl EventLoop {
@@ -137,6 +140,7 @@ impl EventLoop {
             stop_by: None,
             dispersing: None,
             moving: Moving::default(),
+            panics: Panics::default(),
             links,
             shared,
         })
@@ -252,6 +256,7 @@ impl EventLoop {
 
     fn publish_gauges(&self) {
         let counters = self.counters();
+        counters.waiting_bytes.set(meter::held() as u64);
         counters.channels.set(self.hub.len() as u64);
         counters.channels_unheard.set(self.hub.unheard() as u64);
         if let Some(links) = &self.links {
@@ -361,6 +366,16 @@ impl EventLoop {
     pub(super) fn linger(&mut self, channel: ChannelId, ms: u64) {
         let at = Some(self.now + ms);
         self.timers.set(self.lingers.entry(channel).or_default(), Timer::Linger(channel), at);
+    }
+
+    /// The browser sends nothing more. It may still read: what was queued for it in this turn, such
+    /// as the answer to its close frame, is not taken from it.
+    pub(super) fn input_ended(&mut self, key: Key) {
+        if let Some(socket) = find(&mut self.sockets, key) {
+            // If the connection is gone, it is finished all the same.
+            let _ = socket.flush(&mut self.scratch, self.now);
+        }
+        self.finish(key, Cause::Lost);
     }
 
     /// The end of a socket: the only place that frees one. `otherwise` is its cause if none was

@@ -23,6 +23,10 @@ impl EventLoop {
     /// their turn: the socket stays on the list. `to_end`: the peer may have closed, so that a
     /// short read is not the last one.
     pub(super) fn read_socket(&mut self, key: Key, to_end: bool) {
+        self.contain(key, |this| this.read_input(key, to_end));
+    }
+
+    fn read_input(&mut self, key: Key, to_end: bool) {
         let (now, max) = (self.now, self.shared.config.max_message_size);
         if let Some(mut leftover) = self.leftover(key) {
             self.take_input(key, &mut leftover);
@@ -39,12 +43,13 @@ impl EventLoop {
                 break;
             }
             // Nothing is read for one that does not read itself: it would only be let send on.
-            if socket.cause == Some(Cause::Slow) {
+            // Nor for one that sends too much: it ends in a moment.
+            if matches!(socket.cause, Some(Cause::Slow | Cause::Rate)) {
                 break;
             }
             match socket.read(&mut buffer, now) {
                 Ok(0) => {
-                    self.finish(key, Cause::Lost);
+                    self.input_ended(key);
                     break;
                 }
                 Ok(n) => {
@@ -99,10 +104,15 @@ impl EventLoop {
         let used = deflate.and(Some(&mut inflater));
         let fed = assembler.feed(input, max, used, &mut |incoming| self.incoming(key, incoming));
         self.inflater = inflater;
-        if let Some(socket) = self.socket(key)
+        let (config, now) = (&self.shared.config, self.now);
+        if let Some(socket) = find(&mut self.sockets, key)
             && socket.phase == Phase::Open
         {
-            socket.put_assembler(assembler);
+            // What we can not read any more will not become a close frame.
+            socket.heard_close |= fed.is_err();
+            if socket.put_assembler(assembler, config, now) {
+                self.rearm(key);
+            }
         }
         if let Err(cause) = fed {
             self.doom(key, cause);
@@ -111,17 +121,31 @@ impl EventLoop {
 
     /// One message or control frame. Break: nothing that follows it counts.
     fn incoming(&mut self, key: Key, incoming: Incoming<'_>) -> ControlFlow<()> {
+        #[cfg(test)]
+        if incoming == Incoming::Text(super::panics::PANIC) {
+            panic!("a test wants it");
+        }
         let now = self.now;
+        let Some(socket) = find(&mut self.sockets, key) else { return ControlFlow::Break(()) };
+        if socket.doomed {
+            // Something before it has decided the end. Only a close frame matters still: nobody
+            // needs to wait for it then.
+            socket.heard_close = matches!(incoming, Incoming::Close(_));
+            return match socket.heard_close {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            };
+        }
         let result = match incoming {
+            _ if !socket.is_in_rate(&incoming, &self.shared.config) => Err(Cause::Rate),
             Incoming::Text(text) => self.message(key, text.as_bytes(), Some(text)),
             Incoming::Binary(payload) => self.message(key, payload, None),
             Incoming::Ping(payload) => {
-                if let Some(socket) = self.socket(key) {
-                    socket.queue_pong(payload, now);
-                }
+                socket.queue_pong(payload, now);
                 self.make_dirty(key);
                 Ok(())
             }
+            Incoming::TinyFragment => Ok(()),
             Incoming::Pong(_) => {
                 // The next ping may be due before the time that was left for this answer.
                 self.rearm(key);
@@ -132,13 +156,10 @@ impl EventLoop {
                 return ControlFlow::Break(());
             }
         };
-        match result {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(cause) => {
-                self.doom(key, cause);
-                ControlFlow::Break(())
-            }
+        if let Err(cause) = result {
+            self.doom(key, cause);
         }
+        ControlFlow::Continue(())
     }
 
     /// A message of a browser. `text` is the payload, if it came as text.

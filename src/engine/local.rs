@@ -184,7 +184,7 @@ impl Local {
             log: self.log.clone(),
             id: sys::random(),
             foreign: ForeignIds::default(),
-            admission: Admission::new(&self.config),
+            admission: Admission::new(&self.config)?,
             events: Events::default(),
             broker: embedded.then(|| Embedded::new(loops, self.config.feed_limit)),
             ports,

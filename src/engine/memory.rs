@@ -18,6 +18,9 @@ const REFUSE: usize = 80;
 const SHED: usize = 95;
 /// Below which no more are closed: not one a turn, for ever.
 const ENOUGH: usize = 90;
+/// One that is closed may keep so many bytes for the second in which it may still read why; beyond
+/// that it is cut at once.
+const MAX_FAREWELL: usize = 4096;
 
 impl EventLoop {
     /// Is so much used that nobody may come in?
@@ -51,6 +54,10 @@ impl EventLoop {
                 break;
             }
             self.close_doomed(key, Cause::Shed);
+            // It would read the rest of what is half written first, and it does not read.
+            if self.socket(key).is_some_and(|socket| socket.queued_bytes() > MAX_FAREWELL) {
+                self.finish(key, Cause::Shed);
+            }
             shed += 1;
         }
         self.write_and_close();

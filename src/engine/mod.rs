@@ -17,6 +17,7 @@ pub mod keeper;
 mod links;
 mod local;
 mod memory;
+mod panics;
 mod stats;
 mod transfer;
 

@@ -59,6 +59,9 @@ counters! {
     sockets,
     /// Bytes of memory that the sockets held now own, without what waits to be written.
     socket_bytes,
+    /// Bytes of memory that wait in the sockets held now: messages to be written, each once however
+    /// many it is for, and parts of messages that have come.
+    waiting_bytes,
     /// Channels now, lingering ones too.
     channels,
     /// Channels that have listeners and are not heard, now.

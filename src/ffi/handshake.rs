@@ -195,8 +195,7 @@ pub unsafe extern "C" fn wsredis_handshake_refusal(
     out_len: *mut usize,
 ) -> wsredis_status {
     guard(|| {
-        let refusal = Refusal::ALL.into_iter().find(|refusal| refusal.status() == http);
-        let refusal = refusal
+        let refusal = Refusal::of_status(http)
             .ok_or_else(|| Error::new(Kind::Invalid, format!("{http} is none of our refusals")))?;
         // SAFETY: the caller's promise.
         unsafe {

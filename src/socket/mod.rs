@@ -12,12 +12,14 @@ use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::cause::{Cause, Refusal};
 use crate::config::Config;
 use crate::hub::{Form, Variant};
+use crate::rate::Bucket;
 use crate::sys;
 use crate::timer::{Alarm, Millis};
 use crate::write_queue::{HANDSHAKE, NO_CHANNEL, Segment, Units, WriteQueue};
@@ -29,6 +31,14 @@ pub use state::SocketState;
 
 /// A connection that has nothing more to say has this long to be read to its end; then it is cut.
 const ENDING_MS: u64 = 1_000;
+
+/// So much of a second's messages may come at once, and of its control frames: a page that opens may
+/// have much to say.
+const MESSAGE_BURST: Duration = Duration::from_millis(2_000);
+const CONTROL_BURST: Duration = Duration::from_millis(2_500);
+
+/// While fewer bytes wait than this, and the kernel takes them, every ping is answered.
+const PONG_ROOM: usize = 1_024;
 
 /// A socket's place in its loop: an index, and a number above it that no other socket has at this
 /// index. An event or a reply for one that is gone finds nobody.
@@ -143,8 +153,14 @@ pub struct Socket {
     pub doomed: bool,
     /// Is it on the loop's list of sockets to read? Kept by the loop.
     pub unread: bool,
+    /// The browser's close frame came while it was doomed, or can not come any more. Kept by the
+    /// loop.
+    pub heard_close: bool,
     /// Does it have a seat in the engine? Not if its handshake was refused.
     pub admitted: bool,
+    /// Was the browser told that nothing more comes? Once: each time epoll would tell us that we may
+    /// write.
+    shut: bool,
     /// Its channels that are not heard yet, while it is held.
     pub unheard: u16,
     /// Why it ends, once that is known.
@@ -161,6 +177,9 @@ pub struct Socket {
     missed: Option<Box<HashMap<u32, u32>>>,
     /// The payload of the latest ping, while earlier bytes block the way. At most one pong waits.
     pong: Option<Box<[u8]>>,
+    /// How far the browser is ahead of `max-message-rate` and `max-control-rate`, at `heard_at`.
+    messages: Bucket,
+    controls: Bucket,
     heard_at: Millis,
     sent_at: Millis,
     pinged_at: Option<Millis>,
@@ -190,7 +209,9 @@ impl Socket {
             dirty: false,
             doomed: false,
             unread: false,
+            heard_close: false,
             admitted: false,
+            shut: false,
             unheard: 0,
             cause: None,
             alarm: Alarm::default(),
@@ -199,6 +220,8 @@ impl Socket {
             queue,
             missed: None,
             pong: None,
+            messages: Bucket::default(),
+            controls: Bucket::default(),
             heard_at: now,
             sent_at: now,
             pinged_at: None,
@@ -295,26 +318,49 @@ impl Socket {
         (!self.queue.is_empty()).then(|| self.queue.age(now))
     }
 
+    /// How many bytes wait to be written.
+    pub fn queued_bytes(&self) -> usize {
+        self.queue.bytes()
+    }
+
     /// Is a part of a message there, and the rest has not come?
     pub fn is_amid_message(&self) -> bool {
         !self.assembler.is_idle()
     }
 
-    /// Answers a ping; of several, only the latest, if earlier bytes block the way.
+    /// Answers a ping; of several, only the latest, if earlier bytes block the way (RFC 6455
+    /// §5.5.3 allows it). Pings that come together do not: their pongs are no flood yet.
     pub fn queue_pong(&mut self, payload: &[u8], now: Millis) {
-        if self.queue.is_empty() {
-            self.queue_frame(OpCode::Control(frame::Control::Pong), payload, now);
-        } else {
+        if self.queue.is_blocked() || self.queue.bytes() > PONG_ROOM {
             self.pong = Some(payload.into());
+        } else {
+            self.queue_frame(OpCode::Control(frame::Control::Pong), payload, now);
         }
     }
 
     /// Reads what is there into `buffer`.
     pub fn read(&mut self, buffer: &mut [u8], now: Millis) -> io::Result<usize> {
         let n = sys::recv(&self.fd, buffer)?;
+        let elapsed = Duration::from_millis(now.saturating_sub(self.heard_at));
+        self.messages.leak(elapsed);
+        self.controls.leak(elapsed);
         self.heard_at = now;
         self.pinged_at = None;
         Ok(n)
+    }
+
+    /// Counts something that came. False: it is more than the browser may send.
+    pub fn is_in_rate(&mut self, incoming: &Incoming<'_>, config: &Config) -> bool {
+        match incoming {
+            Incoming::Text(_) | Incoming::Binary(_) => {
+                self.messages.take(config.max_message_rate, MESSAGE_BURST)
+            }
+            Incoming::Ping(_) | Incoming::Pong(_) | Incoming::TinyFragment => {
+                self.controls.take(config.max_control_rate, CONTROL_BURST)
+            }
+            // It is the last thing that is looked at.
+            Incoming::Close(_) => true,
+        }
     }
 
     /// Takes the message machine out, so that the loop can use itself while messages come out of
@@ -323,9 +369,14 @@ impl Socket {
         std::mem::take(&mut self.assembler)
     }
 
-    /// Puts the message machine back.
-    pub fn put_assembler(&mut self, assembler: Assembler) {
+    /// Puts the message machine back. What is in it and not whole has a deadline from now on; true:
+    /// it is the next.
+    #[must_use]
+    pub fn put_assembler(&mut self, assembler: Assembler, config: &Config, now: Millis) -> bool {
         self.assembler = assembler;
+        self.assembler.begin(now);
+        let due = self.unfinished_at(config);
+        due.is_some_and(|due| self.alarm.at().is_none_or(|at| at > due))
     }
 
     /// In [`Phase::Closing`]: is the browser's close frame among these bytes?
@@ -349,8 +400,9 @@ impl Socket {
         closed || fed.is_err()
     }
 
-    /// Begins the close handshake from our side. A close that the browser could not hear about (it
-    /// is too slow, or it broke the protocol) ends the connection at once after the frame.
+    /// Begins the close handshake from our side. Where the browser's close frame could not be heard
+    /// (it is too slow, sends too much, or broke the protocol), or has come already, the connection
+    /// ends at once after ours.
     pub fn close(&mut self, cause: Cause, config: &Config, now: Millis) {
         if !matches!(self.phase, Phase::Held | Phase::Open) {
             return;
@@ -368,9 +420,11 @@ impl Socket {
                 | Cause::Protocol
                 | Cause::Utf8
                 | Cause::TooBig
+                | Cause::Internal
                 | Cause::NoPong
+                | Cause::Rate
         );
-        if fatal {
+        if fatal || self.heard_close {
             self.end(now + ENDING_MS);
         } else {
             self.phase = Phase::Closing;
@@ -410,7 +464,8 @@ impl Socket {
     /// Writes what waits, unless the answer is held. An error means that the connection is gone.
     pub fn flush(&mut self, scratch: &mut Vec<u8>, now: Millis) -> io::Result<()> {
         // An ending one has to be shut down even if its close frame left long ago.
-        let has_nothing = self.queue.is_empty() && self.phase != Phase::Ending;
+        let is_to_shut = self.phase == Phase::Ending && !self.shut;
+        let has_nothing = self.queue.is_empty() && !is_to_shut;
         if self.phase == Phase::Held || has_nothing {
             return Ok(());
         }
@@ -425,7 +480,8 @@ impl Socket {
                 None => break,
             }
         }
-        if self.phase == Phase::Ending {
+        if is_to_shut {
+            self.shut = true;
             // The browser reads to the end and closes; closing first could destroy what it has not
             // read yet.
             sys::shutdown_write(&self.fd);
@@ -437,11 +493,21 @@ impl Socket {
     pub fn deadline(&self, config: &Config) -> Option<Millis> {
         match self.phase {
             Phase::Held | Phase::Closing | Phase::Ending => Some(self.limit_at),
-            Phase::Open => [self.expires_at, self.ping_at(config), self.heartbeat_at(config)]
-                .into_iter()
-                .flatten()
-                .min(),
+            Phase::Open => [
+                self.expires_at,
+                self.unfinished_at(config),
+                self.ping_at(config),
+                self.heartbeat_at(config),
+            ]
+            .into_iter()
+            .flatten()
+            .min(),
         }
+    }
+
+    /// When what the browser has begun must be whole.
+    fn unfinished_at(&self, config: &Config) -> Option<Millis> {
+        Some(self.assembler.begun()? + config.message_timeout.as_millis() as u64)
     }
 
     /// When silence is to be broken by a ping, or an unanswered ping ends the socket. Spread by a
@@ -472,6 +538,7 @@ impl Socket {
             Phase::Held if self.limit_at <= now => Due::Release,
             Phase::Closing | Phase::Ending if self.limit_at <= now => Due::Cut,
             Phase::Open if due(self.expires_at) => Due::Close(Cause::Expired),
+            Phase::Open if due(self.unfinished_at(config)) => Due::Close(Cause::Unfinished),
             Phase::Open if due(self.ping_at(config)) => {
                 if self.pinged_at.is_some() {
                     return Due::Close(Cause::NoPong);
@@ -493,9 +560,9 @@ impl Socket {
 
     /// Lets go of the descriptor. Shut down rather than only closed: a child of the host may have
     /// inherited it. A socket that did not read to its end is reset, so that the kernel keeps
-    /// nothing for it.
+    /// nothing for it; a slow one has not, even if the kernel has taken what was left for it.
     pub fn cut(self) {
-        if !self.queue.is_empty() {
+        if !self.queue.is_empty() || self.cause == Some(Cause::Slow) {
             sys::reset_on_close(&self.fd);
         }
         sys::shutdown(&self.fd);

@@ -11,8 +11,10 @@ use serde::{Deserialize, Serialize};
 use super::{Frames, Key, Phase, Rights, Socket};
 use crate::cause::Cause;
 use crate::hub::Variant;
+use crate::rate::Bucket;
 use crate::timer::Millis;
 use crate::write_queue::{QueueState, WriteQueue};
+use crate::ws::message::Assembler;
 #[cfg(test)]
 use crate::{hub::Form, ws::deflate::Window};
 
@@ -34,6 +36,9 @@ pub struct SocketState {
     rights: Rights<Box<str>>,
     queue: QueueState,
     pong: Option<Box<[u8]>>,
+    messages: Bucket,
+    controls: Bucket,
+    begun_ago: Option<u64>,
     heard_ago: u64,
     sent_ago: u64,
     pinged_ago: Option<u64>,
@@ -74,6 +79,9 @@ impl SocketState {
             },
             queue: QueueState::sample(),
             pong: Some(Box::new([4, 5])),
+            messages: Bucket::sample(306),
+            controls: Bucket::sample(307),
+            begun_ago: Some(308),
             heard_ago: 301,
             sent_ago: 302,
             pinged_ago: Some(303),
@@ -125,6 +133,9 @@ impl Socket {
             rights: self.rights.renamed(),
             queue: self.queue.export(&Frames, now),
             pong: self.pong,
+            messages: self.messages,
+            controls: self.controls,
+            begun_ago: self.assembler.begun().map(|at| now.saturating_sub(at)),
             heard_ago: now - self.heard_at,
             sent_ago: now - self.sent_at,
             pinged_ago: self.pinged_at.map(|at| now - at),
@@ -137,12 +148,16 @@ impl Socket {
     /// A socket that goes on where the exported one was. What it hears, its input and its gap are
     /// its loop's to see to.
     pub fn import(fd: OwnedFd, key: Key, state: SocketState, now: Millis) -> Self {
+        let begun = state.begun_ago.map(|ago| now.saturating_sub(ago));
         Socket {
             phase: state.phase,
             admitted: state.admitted,
             cause: state.cause,
             queue: WriteQueue::import(state.queue, now),
             pong: state.pong,
+            messages: state.messages,
+            controls: state.controls,
+            assembler: begun.map(Assembler::begun_at).unwrap_or_default(),
             heard_at: now.saturating_sub(state.heard_ago),
             sent_at: now.saturating_sub(state.sent_ago),
             pinged_at: state.pinged_ago.map(|ago| now.saturating_sub(ago)),

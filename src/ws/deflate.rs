@@ -251,21 +251,28 @@ pub struct Deflater {
 impl Deflater {
     /// The payload of a compressed message, or `None` where compressing does not make it smaller.
     pub fn deflate(&mut self, window: Window, payload: &[u8]) -> Option<&[u8]> {
-        let compressor = self.compressors[(window.bits() - Window::SMALLEST) as usize]
-            .get_or_insert_with(|| {
-                let level = Compression::new(LEVEL);
-                Box::new(Compress::new_with_window_bits(level, false, window.bits()))
-            });
+        let place = &mut self.compressors[(window.bits() - Window::SMALLEST) as usize];
+        // Taken out: one that did not come to its end is never used again. zlib-rs 0.6.8 does not
+        // reset all of it, and panics with a later message.
+        let mut compressor = place.take().unwrap_or_else(|| {
+            let level = Compression::new(LEVEL);
+            Box::new(Compress::new_with_window_bits(level, false, window.bits()))
+        });
         compressor.reset();
         self.out.clear();
         self.out.shrink_to(KEPT);
-        // Only what is smaller is wanted, and the tail does not count: with this much room a message
-        // that fills it is no gain. zlib writes into what is reserved and never makes more.
-        self.out.reserve(payload.len() + TAIL.len());
+        // Room for the worst: at this level a byte takes nine bits at most. zlib writes into what is
+        // reserved and never makes more.
+        self.out.reserve(payload.len() + payload.len() / 8 + 64);
         let flushed = compressor.compress_vec(payload, &mut self.out, FlushCompress::Sync);
-        let whole =
-            matches!(flushed, Ok(Status::Ok)) && compressor.total_in() == payload.len() as u64;
-        let out = self.out.strip_suffix(&TAIL[..]).filter(|_| whole)?;
+        let whole = matches!(flushed, Ok(Status::Ok))
+            && compressor.total_in() == payload.len() as u64
+            && self.out.len() < self.out.capacity();
+        if !whole {
+            return None;
+        }
+        *place = Some(compressor);
+        let out = self.out.strip_suffix(&TAIL[..])?;
         // 0 bytes are one on the wire (§7.2.3.6), which is no gain either.
         (out.len() < payload.len()).then_some(out)
     }
@@ -517,6 +524,27 @@ mod tests {
         assert!(compressed_some > 500, "{compressed_some}");
         assert_eq!(deflater.deflate(Window::default(), b""), None);
         assert_eq!(deflater.deflate(Window::default(), b"x"), None);
+    }
+
+    /// zlib-rs 0.6.8 panicked: what was given up half-way had left something behind.
+    #[test]
+    fn noise_that_gets_no_smaller_harms_no_later_message() {
+        let mut random = dice(11);
+        let mut deflater = Deflater::default();
+        let mut inflater = Inflater::default();
+        let text = b"the same text again and again".repeat(500);
+        for bits in 9..=15 {
+            let window = Window::new(bits).unwrap();
+            for len in (0..200).chain([1_000, 40_000, 40_000, 70_000, 70_000, 300_000]) {
+                let noise: Vec<u8> = (0..len).map(|_| random(256) as u8).collect();
+                assert_eq!(deflater.deflate(window, &noise), None, "{len} at {bits}");
+                let out = deflater.deflate(window, &text).expect("it gets smaller").to_vec();
+                assert!(inflater.inflate(&out, text.len()).unwrap() == text, "{len} at {bits}");
+                let all = noise.iter().chain(&text).copied().collect::<Vec<u8>>();
+                let out = deflater.deflate(window, &all).expect("it gets smaller").to_vec();
+                assert!(inflater.inflate(&out, all.len()).unwrap() == all, "{len} at {bits}");
+            }
+        }
     }
 
     #[test]

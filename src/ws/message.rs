@@ -16,6 +16,9 @@ use crate::meter;
 /// what really came.
 const TRUSTED_LENGTH: u64 = 64 * 1024;
 
+/// A fragment with a shorter payload costs more to handle than its bytes do.
+const TINY: u64 = 16;
+
 /// What a browser sent: a whole message or a control frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Incoming<'a> {
@@ -29,6 +32,8 @@ pub enum Incoming<'a> {
     Pong(&'a [u8]),
     /// A close frame with its code, if it has one. The reason was checked and is nobody's business.
     Close(Option<u16>),
+    /// A fragment of a message began that is tiny, as no browser makes them: for who counts.
+    TinyFragment,
 }
 
 /// The reassembly of one socket. Between messages it owns nothing and is one word long.
@@ -47,6 +52,8 @@ struct Partial {
     control: Vec<u8>,
     /// The message that is being read: a frame of it is open, or its last fragment has not come.
     message: Option<Message>,
+    /// When what is being read began, once the owner has said so.
+    begun: Option<u64>,
 }
 
 /// A frame with a part of its payload still to come.
@@ -108,6 +115,7 @@ impl Assembler {
                 if open.finish_frame(max_message, inflater.as_deref_mut(), each)?.is_break() {
                     return Ok(());
                 }
+                open.forget_begin();
             } else if rest.is_empty() {
                 break;
             } else {
@@ -131,7 +139,13 @@ impl Assembler {
                         if hand_out(header.opcode, payload, each)?.is_break() {
                             return Ok(());
                         }
+                        if let Some(partial) = partial.as_deref_mut() {
+                            partial.forget_begin();
+                        }
                         rest = after;
+                    }
+                    _ if is_tiny_fragment(&header) && each(Incoming::TinyFragment).is_break() => {
+                        return Ok(());
                     }
                     _ => partial.get_or_insert_default().open(header),
                 }
@@ -172,6 +186,24 @@ impl Assembler {
         }
         bytes.extend_from_slice(&partial.header[..partial.header_len]);
         bytes
+    }
+
+    /// One that is to be fed the [`Assembler::replay`] of another, whose input began at `begun`.
+    pub fn begun_at(begun: u64) -> Self {
+        Assembler(Some(Box::new(Partial { begun: Some(begun), ..Partial::default() })))
+    }
+
+    /// When the message began that is not whole, or the frame beside any: what its owner said with
+    /// [`Assembler::begin`]. Control frames between fragments change nothing.
+    pub fn begun(&self) -> Option<u64> {
+        self.0.as_ref()?.begun
+    }
+
+    /// Says what time it is, in the owner's own time. Only the first word on a message counts.
+    pub fn begin(&mut self, now: u64) {
+        if let Some(partial) = &mut self.0 {
+            partial.begun.get_or_insert(now);
+        }
     }
 
     /// Whether nothing is waiting for its other half: then it owns no memory.
@@ -256,6 +288,11 @@ fn inflated<'a>(
     }
 }
 
+fn is_tiny_fragment(header: &Header) -> bool {
+    let is_fragment = !header.fin || header.opcode == OpCode::Data(Data::Continue);
+    is_fragment && header.len < TINY
+}
+
 /// Hands out what a whole frame, or the whole payload of a message, means.
 fn hand_out(
     opcode: OpCode,
@@ -290,6 +327,13 @@ fn close_code(payload: &[u8]) -> Result<Option<u16>, Cause> {
 impl Partial {
     fn is_idle(&self) -> bool {
         self.header_len == 0 && self.frame.is_none() && self.message.is_none()
+    }
+
+    /// A frame is whole: unless its message goes on, what comes next begins anew.
+    fn forget_begin(&mut self) {
+        if self.message.is_none() {
+            self.begun = None;
+        }
     }
 
     /// Keeps the beginning of a header. `bytes` is all that came and too short for the header.
@@ -393,6 +437,7 @@ mod tests {
         Ping(Vec<u8>),
         Pong(Vec<u8>),
         Close(Option<u16>),
+        TinyFragment,
     }
 
     impl From<Incoming<'_>> for Got {
@@ -403,6 +448,7 @@ mod tests {
                 Incoming::Ping(payload) => Got::Ping(payload.into()),
                 Incoming::Pong(payload) => Got::Pong(payload.into()),
                 Incoming::Close(code) => Got::Close(code),
+                Incoming::TinyFragment => Got::TinyFragment,
             }
         }
     }
@@ -448,7 +494,10 @@ mod tests {
                 inflater.as_deref_mut(),
                 &mut |incoming| {
                     closed = matches!(incoming, Incoming::Close(_));
-                    got.push(incoming.into());
+                    // Not among them: when an assembler is replayed, its fragments become one.
+                    if incoming != Incoming::TinyFragment {
+                        got.push(incoming.into());
+                    }
                     if closed { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
                 },
             );
@@ -793,6 +842,82 @@ mod tests {
                 assert_eq!((got, result), (vec![], Err(Cause::Protocol)), "{code}");
             }
         }
+    }
+
+    #[test]
+    fn tiny_fragments_are_told_once_each_and_nothing_else_is() {
+        let message = |lens: &[usize]| {
+            let last = lens.len() - 1;
+            let frames = lens.iter().enumerate().map(|(index, len)| {
+                let first = if index == 0 { 0x02 } else { 0x00 };
+                masked(first | if index == last { 0x80 } else { 0 }, &vec![7; *len])
+            });
+            frames.collect::<Vec<_>>().concat()
+        };
+        for (bytes, expected) in [
+            (message(&[0]), 0),
+            (message(&[15]), 0),
+            (message(&[16, 16]), 0),
+            (message(&[15, 16]), 1),
+            (message(&[16, 15]), 1),
+            (message(&[0, 300, 1, 16, 0]), 3),
+            ([masked(0x89, b""), masked(0x8A, b""), masked(0x81, b"")].concat(), 0),
+        ] {
+            for size in [bytes.len(), 1, 7] {
+                let (mut assembler, mut told) = (Assembler::default(), 0);
+                for piece in bytes.chunks(size) {
+                    let count = &mut |incoming: Incoming<'_>| {
+                        told += usize::from(incoming == Incoming::TinyFragment);
+                        ControlFlow::Continue(())
+                    };
+                    assembler.feed(&mut piece.to_vec(), MAX, None, count).unwrap();
+                }
+                assert_eq!(told, expected, "{bytes:?} by {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_whole_keeps_the_time_of_its_own_begin() {
+        let mut assembler = Assembler::default();
+        let mut at = |now: u64, bytes: &[u8]| {
+            let each = &mut |_: Incoming<'_>| ControlFlow::Continue(());
+            assembler.feed(&mut bytes.to_vec(), MAX, None, each).unwrap();
+            assembler.begin(now);
+            assembler.begun()
+        };
+        let whole = masked(0x81, &[b'x'; 40]);
+        assert_eq!(at(1, &whole), None);
+        // A header, then the rest by pieces.
+        assert_eq!(at(2, &whole[..1]), Some(2));
+        assert_eq!(at(3, &whole[1..20]), Some(2));
+        // The next one begins where this one ends.
+        assert_eq!(at(4, &[&whole[20..], &whole[..20]].concat()), Some(4));
+        assert_eq!(at(5, &[&whole[20..], &whole[..], &whole[..3]].concat()), Some(5));
+        assert_eq!(at(6, &whole[3..]), None);
+        // Control frames between fragments, whole or not, are no end of the message.
+        let ping = masked(0x89, b"?");
+        assert_eq!(at(7, &masked(0x01, b"a")), Some(7));
+        assert_eq!(at(8, &ping), Some(7));
+        assert_eq!(at(9, &ping[..3]), Some(7));
+        assert_eq!(at(10, &ping[3..]), Some(7));
+        assert_eq!(at(11, &masked(0x00, b"")), Some(7));
+        assert_eq!(at(12, &[&masked(0x80, b"b")[..], &ping[..1]].concat()), Some(12));
+        // A control frame alone has its own time.
+        assert_eq!(at(13, &[&ping[1..], &ping[..3]].concat()), Some(13));
+        assert_eq!(at(14, &ping[3..]), None);
+        // In another process it goes on.
+        assert_eq!(at(15, &whole[..20]), Some(15));
+        let replay = assembler.replay();
+        let mut moved = Assembler::begun_at(assembler.begun().unwrap());
+        moved.feed(&mut replay.to_vec(), MAX, None, &mut |_| ControlFlow::Continue(())).unwrap();
+        moved.begin(16);
+        assert_eq!(moved.begun(), Some(15));
+        moved
+            .feed(&mut whole[20..].to_vec(), MAX, None, &mut |_| ControlFlow::Continue(()))
+            .unwrap();
+        moved.begin(17);
+        assert!(moved.begun().is_none() && moved.is_idle());
     }
 
     #[test]

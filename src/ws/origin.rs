@@ -255,10 +255,15 @@ impl Policy {
         }
     }
 
+    /// Is the peer with this address, "" for none, one of `trusted-proxies`?
+    pub fn trusts(&self, peer: &str) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(peer))
+    }
+
     /// Where the handshake went to, as the browser sees it.
     fn site<'a>(&self, claim: &Claim<'a>) -> Site<'a> {
         let peer = std::str::from_utf8(claim.remote_address).unwrap_or("unknown");
-        let trusted = self.trusted_proxies.iter().any(|network| network.contains(peer));
+        let trusted = self.trusts(peer);
         let known = claim.https.map(|https| if https { "https" } else { "http" });
         if !trusted {
             return Site { host: claim.host, scheme: known };

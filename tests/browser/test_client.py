@@ -236,6 +236,15 @@ def test_it_comes_back_spread_out_in_time(page, server, code):
     assert server.asked == 0, "a connection that was open has told why it ended"
 
 
+def test_it_comes_back_after_a_message_that_took_too_long(page, server):
+    page.evaluate("start()")
+    event(page, "open")
+    server.socket().close(1008, "message not finished")
+    assert event(page, "open", 2)["again"] is True
+    waited = page.evaluate("log.find((event) => event.status === 'waiting')")
+    assert (waited["code"], waited["reason"]) == (1008, "lost")
+
+
 def test_it_comes_back_after_a_connection_that_was_cut(page, server):
     page.evaluate("start()")
     event(page, "open")

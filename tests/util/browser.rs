@@ -51,6 +51,22 @@ impl Stream {
         };
     }
 
+    /// Says that nothing more is sent.
+    pub fn shutdown_write(&self) {
+        let _ = match self {
+            Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
+        };
+    }
+
+    /// Dropping it resets the connection.
+    pub fn reset_on_drop(&self) {
+        match self {
+            Stream::Tcp(stream) => wsredis::sys::reset_on_close(stream),
+            Stream::Unix(stream) => wsredis::sys::reset_on_close(stream),
+        }
+    }
+
     pub fn set_nonblocking(&self, nonblocking: bool) {
         match self {
             Stream::Tcp(stream) => stream.set_nonblocking(nonblocking).unwrap(),

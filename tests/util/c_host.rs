@@ -47,6 +47,11 @@ impl Host {
         Some(Host::run(Command::new(program(Link::Shared)?).arg("0").args(arguments)))
     }
 
+    /// For a test that sends faster than a browser may.
+    pub fn start_without_rates(arguments: &[&str]) -> Option<Host> {
+        Host::start(&[arguments, &["max-message-rate=0"]].concat())
+    }
+
     /// Without sanitizers, where memory and time are measured.
     pub fn start_fast(arguments: &[&str]) -> Option<Host> {
         Some(Host::run(Command::new(program(Link::Static)?).arg("0").args(arguments)))

@@ -35,6 +35,8 @@ pub struct Script {
     /// One byte at a time.
     trickles: bool,
     links: HashMap<usize, Link>,
+    /// Connections that sent what is no command.
+    strays: usize,
     /// Connections so far.
     numbers: usize,
     closed: bool,
@@ -207,6 +209,16 @@ impl FakeRedis {
         commands.filter_map(|(_, words)| words.last().cloned()).collect()
     }
 
+    /// Every command so far, in the order of arrival; they are forgotten.
+    pub fn take_commands(&self) -> Vec<Words> {
+        self.script().commands.drain(..).map(|(_, words)| words).collect()
+    }
+
+    /// How many connections sent bytes that are no command.
+    pub fn strays(&self) -> usize {
+        self.script().strays
+    }
+
     /// When connections came, since the test looked.
     pub fn take_accepted(&self) -> Vec<Instant> {
         std::mem::take(&mut self.script().accepted)
@@ -293,7 +305,13 @@ fn serve(number: usize, stream: TcpStream, shared: &Shared) -> Option<()> {
     let mut reader = BufReader::new(stream.try_clone().ok()?);
     let mut answered = 0;
     loop {
-        let (words, payload) = read_command(&mut reader)?;
+        let (words, payload) = match read_command(&mut reader) {
+            Ok(command) => command?,
+            Err(_) => {
+                shared.script.lock().unwrap().strays += 1;
+                return None;
+            }
+        };
         let mut script = shared.script.lock().unwrap();
         script.commands.push((number, words.clone()));
         shared.changed.notify_all();
@@ -378,23 +396,41 @@ fn bulk(bytes: &mut Vec<u8>, payload: &[u8]) {
     bytes.extend_from_slice(b"\r\n");
 }
 
-/// The words of one command, and the last one as bytes. `None`: the connection has ended or is no RESP.
-fn read_command(reader: &mut impl BufRead) -> Option<(Words, Vec<u8>)> {
-    let count = read_number(reader, '*')?;
+/// Bytes that are no command of RESP2, exactly as it says.
+struct Stray;
+
+/// The words of one command, and the last one as bytes. `None`: the connection has ended.
+fn read_command(reader: &mut impl BufRead) -> Result<Option<(Words, Vec<u8>)>, Stray> {
+    let Some(count) = read_number(reader, '*')? else { return Ok(None) };
     let mut words = Vec::new();
     let mut last = Vec::new();
     for _ in 0..count {
-        let len = read_number(reader, '$')?;
+        let Some(len) = read_number(reader, '$')? else { return Ok(None) };
         last = vec![0; len + 2];
-        reader.read_exact(&mut last).ok()?;
+        if reader.read_exact(&mut last).is_err() {
+            return Ok(None);
+        }
+        if !last.ends_with(b"\r\n") {
+            return Err(Stray);
+        }
         last.truncate(len);
         words.push(String::from_utf8_lossy(&last).into_owned());
     }
-    Some((words, last))
+    Ok(Some((words, last)))
 }
 
-fn read_number(reader: &mut impl BufRead, kind: char) -> Option<usize> {
-    let mut line = String::new();
-    reader.read_line(&mut line).ok()?;
-    line.trim_end().strip_prefix(kind)?.parse().ok()
+fn read_number(reader: &mut impl BufRead, kind: char) -> Result<Option<usize>, Stray> {
+    let mut line = Vec::new();
+    match reader.read_until(b'\n', &mut line) {
+        Err(_) => return Ok(None),
+        // The connection may end anywhere.
+        Ok(_) if !line.ends_with(b"\n") => return Ok(None),
+        Ok(_) => {}
+    }
+    let line = String::from_utf8(line).map_err(|_| Stray)?;
+    let digits = line.strip_prefix(kind).and_then(|rest| rest.strip_suffix("\r\n")).ok_or(Stray)?;
+    match digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => digits.parse().map(Some).map_err(|_| Stray),
+        false => Err(Stray),
+    }
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::Serialize;
 use wsredis::sys;
 
+use super::engine::no_rates;
 use super::{Bench, DEADLINE, wait_until};
 
 #[path = "../c/build.rs"]
@@ -94,7 +95,7 @@ impl Keeper {
         let name = format!("{:x}", sys::random());
         let (ini, log) = (folder.0.join(name.clone() + ".ini"), folder.0.join(name + ".log"));
         let mut text = format!("[wsredis]\nkeeper = {}\n", folder.path());
-        for (key, value) in settings {
+        for (key, value) in no_rates(settings).iter().chain(settings) {
             text += &format!("{key} = {value}\n");
         }
         fs::write(&ini, text).unwrap();

@@ -4,14 +4,20 @@
 #![allow(dead_code, unused_imports, reason = "each test file uses a part of this")]
 
 pub mod browser;
+pub mod dice;
 pub mod engine;
 pub mod fake_redis;
 pub mod keeper;
+pub mod machine;
+pub mod memory;
 pub mod real_redis;
+pub mod transfer;
+pub mod wire;
 
 use std::time::{Duration, Instant};
 
 pub use browser::Browser;
+pub use dice::{Dice, rounds};
 pub use engine::{Bench, Offer};
 pub use fake_redis::FakeRedis;
 pub use real_redis::RealRedis;

@@ -4,36 +4,19 @@ The program is benches/bystander, which says what it judges; here it is started 
 WSREDIS_BYSTANDER names it, else it is built by cargo."""
 
 import contextlib
-import functools
 import json
-import os
 import selectors
 import subprocess
 import time
 
-from harness import ROOT
-
-
-@functools.cache
-def program():
-    """The program's path; without the variable it is built, once."""
-    if path := os.environ.get('WSREDIS_BYSTANDER'):
-        return path
-    done = subprocess.run(
-        'cargo build --release --locked --example bystander --message-format json'.split(),
-        cwd=ROOT,
-        check=True,
-        stdout=subprocess.PIPE,
-    )
-    built = [json.loads(line) for line in done.stdout.splitlines()]
-    return next(made['executable'] for made in built if made.get('executable'))
+from programs import program
 
 
 class Bystander:
     """Browsers of a site; keywords are the program's options, as `sockets=1000, reconnect=True`."""
 
     def __init__(self, made, redis=None, **options):
-        self.command = [program(), '--url', f'http://127.0.0.1:{made.port}']
+        self.command = [program('bystander'), '--url', f'http://127.0.0.1:{made.port}']
         if redis:
             options['redis'] = redis.url
         for name, value in options.items():

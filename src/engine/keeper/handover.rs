@@ -329,7 +329,7 @@ mod tests {
             Part::Taken,
             Part::Abort("why".into()),
         ];
-        golden::check(&parts, 0x392c_03e2_574b_01e4);
+        golden::check(&parts, 0x87cd_05ff_0f8e_052e);
     }
 
     #[test]

@@ -13,7 +13,9 @@ mod peer;
 mod place;
 mod remote;
 mod voice;
-mod wire;
+/// Reachable for `fuzz/` only; no part of what this library promises.
+#[doc(hidden)]
+pub mod wire;
 
 use std::ffi::{CString, OsString};
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -311,12 +311,12 @@ pub(super) mod golden {
         );
         check_names::<crate::cause::Cause>(
             "Normal Lost GoingAway Protocol Unacceptable Utf8 NotGranted TooBig Internal Restart \
-             Overloaded Slow Shed Gap PublishFailed NoPong Expired Kicked",
+             Overloaded Slow Shed Gap PublishFailed NoPong Expired Kicked Rate Unfinished",
         );
         check_names::<crate::hub::Form>("Raw Binary Envelope");
         check_names::<crate::socket::Phase>("Held Open Closing Ending");
         let refusals = crate::cause::Refusal::ALL.map(|refusal| format!("{refusal:?}"));
-        let expected = "Malformed Origin NotUpgrade Grant Tls Full Timeout TooLarge";
+        let expected = "Malformed Origin NotUpgrade Grant Tls Full Pace Timeout TooLarge";
         assert_eq!(refusals.join(" "), expected, "{CURE}");
         assert_eq!(VERSION, 2, "the constants of these tests are this version's");
     }

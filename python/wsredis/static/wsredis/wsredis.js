@@ -26,6 +26,8 @@
   const ENVELOPE = "wsredis.v1";
   // The close codes after which coming back would only be refused again.
   const STAY_AWAY = { 1000: "closed", 1008: "not granted", 4403: "kicked" };
+  // But for this 1008: a connection that was too slow for its message may be a better one next time.
+  const UNFINISHED = "message not finished";
   const RATE_LIMITED = 4029;
   const RATE_LIMIT_DELAY = 30000; // At least; milliseconds.
   const EXPIRED = 4401;
@@ -190,7 +192,7 @@
       this._ws = this.id = this.status = null;
       this._clear();
       if (!wasOpen) this._ask();
-      else if (code in STAY_AWAY) this._stop(STAY_AWAY[code], code);
+      else if (code in STAY_AWAY && reason !== UNFINISHED) this._stop(STAY_AWAY[code], code);
       else if (code === RATE_LIMITED) this._wait("rate limited", code, RATE_LIMIT_DELAY);
       else if (code === EXPIRED && !this._expired) {
         // The view decides again. A second 4401 before a good connection has no such hurry.

@@ -1,6 +1,6 @@
 //! How soon messages come: latencies and the longest silence since the last report.
 //!
-//! A pure value, owned by the harness; time comes in as a parameter.
+//! A pure value, owned by whoever measures; time comes in as a parameter.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! One connection to Redis: commands out, replies in. Owned by the harness, which polls it.
+//! One connection to Redis: commands out, replies in. Owned by whoever polls it.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -36,6 +36,11 @@ impl Link {
     /// Queues a command; it goes with the next flush.
     pub fn command(&mut self, args: &[&[u8]]) {
         resp::command(&mut self.output, args);
+    }
+
+    /// How many bytes are still to be written.
+    pub fn waiting(&self) -> usize {
+        self.output.len() - self.written
     }
 
     /// Writes what the kernel takes.

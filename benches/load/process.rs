@@ -1,0 +1,144 @@
+//! What a process costs: its processor time and its memory, as /proc tells.
+//!
+//! Owned by the crowd, which looks from time to time. It never touches the process.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+/// Kilobytes: resident, and the anonymous ones among them, which are the process's own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Memory {
+    resident: u64,
+    anonymous: u64,
+}
+
+/// One process that is watched.
+pub struct Process {
+    pid: u32,
+    every: Duration,
+    began: Instant,
+    /// Processor time of all threads, and of the busiest, at the beginning.
+    spent: Vec<(u64, u64)>,
+    before: Memory,
+    peak: Memory,
+    next_at: Instant,
+    told_at: Instant,
+    over_time: Vec<(Duration, Memory)>,
+}
+
+/// How often the peak is looked for.
+const LOOK: Duration = Duration::from_millis(200);
+
+impl Process {
+    /// Begins to watch; every so often a line of the table of memory is written.
+    pub fn watch(pid: u32, every: Duration, now: Instant) -> Result<Process, String> {
+        let before = memory(pid).ok_or_else(|| format!("there is no process {pid}"))?;
+        Ok(Process {
+            pid,
+            every,
+            began: now,
+            spent: spent(pid),
+            before,
+            peak: before,
+            next_at: now,
+            told_at: now,
+            over_time: Vec::new(),
+        })
+    }
+
+    /// Begins anew with what time has cost; the memory of the beginning stays.
+    pub fn restart_clock(&mut self, now: Instant) {
+        self.spent = spent(self.pid);
+        self.began = now;
+        self.told_at = now;
+    }
+
+    /// Looks at the memory, if it is time to.
+    pub fn look(&mut self, now: Instant) {
+        if now < self.next_at {
+            return;
+        }
+        self.next_at = now + LOOK;
+        let Some(memory) = memory(self.pid) else { return };
+        self.peak.resident = self.peak.resident.max(memory.resident);
+        self.peak.anonymous = self.peak.anonymous.max(memory.anonymous);
+        if now >= self.told_at {
+            self.told_at += self.every;
+            self.over_time.push((now.saturating_duration_since(self.began), memory));
+        }
+    }
+
+    /// The figures so far.
+    pub fn tell(&self, now: Instant) -> Value {
+        let after = memory(self.pid).unwrap_or_default();
+        let nanos = (now - self.began).as_nanos().max(1) as f64;
+        let threads: Vec<u64> = spent(self.pid)
+            .into_iter()
+            .map(|(thread, time)| {
+                let before = self.spent.iter().find(|(other, _)| *other == thread);
+                time.saturating_sub(before.map_or(0, |(_, time)| *time))
+            })
+            .collect();
+        let percent = |time: u64| (1000.0 * time as f64 / nanos).round() / 10.0;
+        let kilobytes =
+            |of: fn(&Memory) -> u64| json!([of(&self.before), of(&self.peak), of(&after)]);
+        let over_time: Vec<_> =
+            self.over_time.iter().map(|(at, m)| json!([at.as_secs(), m.anonymous])).collect();
+        json!({
+            "cpu_percent": percent(threads.iter().sum()),
+            "busiest_thread_percent": percent(threads.iter().copied().max().unwrap_or(0)),
+            "resident_kb": kilobytes(|memory| memory.resident),
+            "anonymous_kb": kilobytes(|memory| memory.anonymous),
+            "anonymous_kb_over_time": over_time,
+        })
+    }
+}
+
+/// Each thread with the nanoseconds that it has run.
+fn spent(pid: u32) -> Vec<(u64, u64)> {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let time = |entry: fs::DirEntry| {
+        let thread = entry.file_name().to_str()?.parse().ok()?;
+        let text = fs::read_to_string(entry.path().join("schedstat")).ok()?;
+        Some((thread, text.split_whitespace().next()?.parse().ok()?))
+    };
+    threads.filter_map(Result::ok).filter_map(time).collect()
+}
+
+fn memory(pid: u32) -> Option<Memory> {
+    parse_memory(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
+}
+
+fn parse_memory(status: &str) -> Option<Memory> {
+    let kilobytes = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix(" kB")?.parse().ok()
+    };
+    Some(Memory { resident: kilobytes("VmRSS:")?, anonymous: kilobytes("RssAnon:")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_writes_is_read() {
+        let text = "Name:\tx\nVmRSS:\t    1234 kB\nRssAnon:\t     56 kB\nRssFile:\t 7 kB\n";
+        assert_eq!(parse_memory(text), Some(Memory { resident: 1234, anonymous: 56 }));
+        assert_eq!(parse_memory("Name:\tzombie\n"), None);
+    }
+
+    #[test]
+    fn we_ourselves_cost_time_and_memory() {
+        let now = Instant::now();
+        let mut process = Process::watch(std::process::id(), LOOK, now).expect("we live");
+        process.look(now);
+        let told = process.tell(now + LOOK);
+        assert!(told["anonymous_kb"][1].as_u64() > Some(0), "{told}");
+        assert_eq!(told["anonymous_kb_over_time"].as_array().map(Vec::len), Some(1), "{told}");
+        assert!(spent(std::process::id()).iter().any(|(_, time)| *time > 0));
+        assert!(Process::watch(u32::MAX, LOOK, now).is_err());
+    }
+}

@@ -1,0 +1,192 @@
+"""What hostile browsers do to a site, at any size, beside healthy ones: test_hostile_*.py does it small,
+soak/test_hostile.py at full size."""
+
+import contextlib
+import os
+
+import load
+from bystander import Bystander
+from harness import descriptors, eventually, many_descriptors, print_figures
+
+# What of a hundred messages to bystanders the slowest may take. 100 ms is what they should, and do on a
+# machine of their own; here they share two cores with who floods them, and with whatever else runs.
+P99_MS = int(os.environ.get('WSREDIS_P99_MS', '1000'))
+
+
+def start(site, binary, redis, options='', sockets=1000, **more):
+    many_descriptors(min(20_000, 2 * sockets + 2000))
+    return site(
+        binary,
+        f'wsredis-redis-url = {redis.url}\ndisable-logging = true\n'
+        + f'route = ^/echo$ wsredis-echo:\n{options}',
+        **more,
+    )
+
+
+@contextlib.contextmanager
+def bystanders(made, redis, **options):
+    """Healthy browsers that must not notice what is done meanwhile."""
+    options = {'sockets': 100, 'group': 'bystander:', **options}
+    with Bystander(made, redis, **options) as healthy:
+        healthy.report()
+        yield healthy
+        figures = healthy.assert_unharmed(seconds=20)
+        assert figures['p99_ms'] < P99_MS, figures
+
+
+def told(title, figures, healthy, **more):
+    """Prints what a run has measured, of the site and of the bystanders."""
+    server = figures.get('server', {})
+    memory = server.get('anonymous_kb', [0, 0, 0])
+    print_figures(
+        title,
+        seconds=figures['seconds'],
+        p99_ms=figures['p99_ms'],
+        max_ms=figures['max_ms'],
+        cpu_percent=server.get('cpu_percent'),
+        busiest_thread_percent=server.get('busiest_thread_percent'),
+        anonymous_kB=f'{memory[0]}/{memory[1]}/{memory[2]}',
+        closes=figures['closes'],
+        bystander_p99_ms=healthy.figures['p99_ms'],
+        own_stall_ms=healthy.figures['own_stall_ms'],
+        **more,
+    )
+
+
+def is_empty(made):
+    """Waits until nobody is there any more."""
+    eventually(lambda: made.stats()['sockets'] == 0, lambda: made.stats())
+
+
+def check_fanout(made, redis, title, **options):
+    with bystanders(made, redis) as healthy:
+        figures = load.run(made, 'fanout', redis, pid=made.keeper(), **options)
+    told(
+        title,
+        figures,
+        healthy,
+        deliveries=figures['delivered'],
+        deliveries_per_s=figures['deliveries_per_s'],
+        handshakes_per_s=figures['handshakes_per_s'],
+    )
+    load.assert_unharmed(figures)
+    return figures
+
+
+def check_isolation(made, redis, **options):
+    with bystanders(made, redis) as healthy:
+        figures = load.run(made, 'isolation', redis, pid=made.keeper(), **options)
+    told(
+        'isolation',
+        figures,
+        healthy,
+        frames=figures['frames'],
+        heard=figures['messages_heard'],
+        cuts=figures['cuts'],
+        belated=figures['belated'],
+    )
+    assert figures['frames'] >= options['frames'] and figures['cuts'] > 0, figures
+    assert figures['messages_heard'] > 0 and figures['pongs'] > 0, figures
+    assert [figures[kind] for kind in ('foreign', 'lost', 'doubled')] == [0, 0, 0], figures
+    assert not figures['closes'] and not figures['refused'], figures
+    return figures
+
+
+def check_slow(made, redis, title, growth_mb=32, **options):
+    """Healthy sockets beside slow ones: all of these are closed for that cause, unless they wake."""
+    before = made.stats()['closed']['slow']
+    with bystanders(made, redis) as healthy:
+        figures = load.run(made, 'slow', redis, pid=made.keeper(), **options)
+    slow, closed = figures['slow'], made.stats()['closed']['slow'] - before
+    memory = figures['server']['anonymous_kb']
+    told(
+        title,
+        figures,
+        healthy,
+        delivered=figures['delivered'],
+        slow_closed=closed,
+        grown_kB=memory[1] - memory[0],
+        over_time=figures['server']['anonymous_kb_over_time'],
+    )
+    assert figures['healthy_open'] == options['sockets'], figures
+    assert figures['delivered'] == figures['expected'] > 0, figures
+    assert [figures[kind] for kind in ('lost', 'doubled', 'reordered')] == [0, 0, 0], figures
+    assert figures['p99_ms'] < 1000, figures
+    assert closed == slow['ended'] > 0, (closed, figures)
+    assert closed == slow['sockets'] or options['reads'] == 'staggered', (closed, figures)
+    # What they have got of their streams has no hole, and there is nothing behind a close frame.
+    faults = ('lost', 'doubled', 'reordered', 'bytes_behind_the_close')
+    assert [slow[kind] for kind in faults] == [0, 0, 0, 0], figures
+    assert memory[1] - memory[0] < growth_mb * 1024, figures
+    return figures
+
+
+def check_attack(made, redis, attack, title=None, **options):
+    """Flooders beside healthy browsers. Returns the figures; `endings` says how each kind ended."""
+    with bystanders(made, redis) as healthy:
+        figures = load.run(made, 'attack', attack=attack, pid=made.keeper(), **options)
+    told(
+        title or attack,
+        figures,
+        healthy,
+        connections=figures['tries'],
+        frames=figures['attack_frames'],
+        endings=figures['endings'],
+    )
+    return figures
+
+
+def grown(figures):
+    """Kilobytes of the process's own memory at the peak, beyond those at the beginning."""
+    before, peak, _ = figures['server']['anonymous_kb']
+    return peak - before
+
+
+def check_resets(made, redis, **options):
+    """Connections that end at any state of the protocol leave nothing."""
+    made.stats()
+    keeper = made.keeper()
+    before = descriptors(keeper)
+    with bystanders(made, redis) as healthy:
+        figures = load.run(made, 'resets', redis, pid=keeper, **options)
+        told('resets', figures, healthy, connections=figures['tries'], states=figures['states'])
+    assert figures['tries'] >= options['tries'], figures
+    assert all(count > 0 for count in figures['states'].values()), figures
+    # What a reset has overtaken was not heard, nothing else.
+    assert figures['impatient'] == 0, figures
+    is_empty(made)
+    eventually(lambda: descriptors(keeper) <= before, lambda: f'{descriptors(keeper)}, {before}')
+    eventually(
+        lambda: not redis.client.pubsub_channels(), lambda: redis.client.pubsub_channels()
+    )
+    return figures
+
+
+def check_herd(made, redis, back_95, back_100, **options):
+    """All connections of some are cut in a moment; they come back, and hear again."""
+    with bystanders(made, redis) as healthy:
+        figures = load.run(made, 'herd', redis, pid=made.keeper(), **options)
+    told(
+        'herd',
+        figures,
+        healthy,
+        cut_in_ms=figures['cut_in_ms'],
+        back_95_s=figures['back_95_s'],
+        back_100_s=figures['back_100_s'],
+        refused=figures['refused'],
+    )
+    assert figures['open_at_the_end'] == options['sockets'], figures
+    for kind in ('lost', 'doubled', 'reordered', 'strangers'):
+        assert figures[kind] == 0, figures
+    assert figures['back_95_s'] <= back_95 and figures['back_100_s'] <= back_100, figures
+    return figures
+
+
+def check_storm(made, redis, title, **options):
+    """More messages than anybody would send: Redis never cuts us off, and nothing is lost."""
+    redis.client.config_resetstat()
+    figures = check_fanout(made, redis, title, **options)
+    stats = redis.client.info('stats')
+    assert stats['client_output_buffer_limit_disconnections'] == 0, stats
+    assert made.stats()['redis_lost'] == 0
+    return figures
