@@ -70,7 +70,7 @@ fn twin(bytes: &[u8], max: usize, deflate: bool) -> Outcome {
     let mut message: Option<(bool, bool, Vec<u8>)> = None;
     loop {
         let (fin, rsv1, opcode, mask, len, size) = match frame::twin(&bytes[at..]) {
-            Err(()) => return (got, Err(Cause::Protocol)),
+            Err(cause) => return (got, Err(cause)),
             Ok(None) => return (got, Ok(())),
             Ok(Some(header)) => header,
         };
