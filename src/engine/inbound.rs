@@ -156,10 +156,13 @@ impl EventLoop {
                 return ControlFlow::Break(());
             }
         };
-        if let Err(cause) = result {
-            self.doom(key, cause);
+        let Err(cause) = result else { return ControlFlow::Continue(()) };
+        self.doom(key, cause);
+        match cause {
+            // Nothing is read for it any more, so nobody waits for its close frame.
+            Cause::Rate => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
         }
-        ControlFlow::Continue(())
     }
 
     /// A message of a browser. `text` is the payload, if it came as text.
