@@ -21,8 +21,15 @@ shared_site = _theirs.shared_site
 redis = _theirs.redis
 redis_server = _theirs.redis_server
 
-# Autobahn's longest messages have 16 MiB; the embedded broker's feed, unused here, must have room for one.
-ECHO = 'route = ^/echo$ wsredis-echo:\nwsredis-max-message-size = 16m\nwsredis-feed-limit = 64m\n'
+# Autobahn's longest messages have 16 MiB; the embedded broker's feed, unused here, must have room for one. It sends as
+# many messages a second as it can. Every message goes compressed where that was agreed on.
+ECHO = r'''
+route = ^/echo$ wsredis-echo:
+wsredis-max-message-size = 16m
+wsredis-feed-limit = 64m
+wsredis-max-message-rate = 0
+wsredis-compression-threshold = 0
+'''
 
 
 @pytest.fixture

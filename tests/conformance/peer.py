@@ -42,6 +42,7 @@ class Peer:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._connection = WSConnection(ConnectionType.CLIENT)
         self._events = iter(())
+        self._unread = b''
         self.send(Request(host=f'127.0.0.1:{made.port}', target=path, extensions=list(extensions)))
         accepted = self.event()
         assert isinstance(accepted, AcceptConnection), accepted
@@ -60,12 +61,19 @@ class Peer:
         for piece in pieces:
             self.socket.sendall(piece)
 
+    def received(self, count):
+        """At least so many bytes of what comes next, as they are; they are read once more as an event."""
+        while len(self._unread) < count:
+            data = self.socket.recv(65536)
+            assert data, 'the connection has ended without a close frame'
+            self._unread += data
+        return self._unread
+
     def event(self):
         """What comes next."""
         while (event := next(self._events, None)) is None:
-            data = self.socket.recv(65536)
-            assert data, 'the connection has ended without a close frame'
-            self._connection.receive_data(data)
+            self._connection.receive_data(self.received(1))
+            self._unread = b''
             self._events = self._connection.events()
         return event
 
