@@ -404,3 +404,23 @@ fn another_keeper_is_made_only_for_what_a_keeper_looks_at() {
     wait_until("it has ended", || nursery.0.is_clean());
     keeper::stop(&config(&path, &[]), Duration::from_secs(5)).unwrap();
 }
+
+/// It writes to its errors where nobody listens to its log.
+#[test]
+fn a_keeper_without_standard_descriptors_gives_their_numbers_to_no_socket() {
+    let nursery = Nursery::new();
+    let ini = nursery.0.0.join("keeper.ini");
+    fs::write(&ini, format!("[wsredis]\nkeeper = {}\n", nursery.path())).unwrap();
+    let mut keeper = Command::new("sh")
+        .args(["-c", "exec \"$0\" \"$1\" <&- >&- 2>&-"])
+        .args([program().as_os_str(), ini.as_os_str()])
+        .spawn()
+        .unwrap();
+    wait_until("it listens", || fs::exists(nursery.path()).unwrap());
+    for fd in 0..3 {
+        let file = fs::read_link(format!("/proc/{}/fd/{fd}", keeper.id())).unwrap();
+        assert_eq!(file, Path::new("/dev/null"), "{fd}");
+    }
+    keeper.kill().unwrap();
+    keeper.wait().unwrap();
+}

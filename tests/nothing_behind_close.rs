@@ -47,7 +47,7 @@ fn ends(
         .collect();
     let bench = Bench::new(1, &settings);
     let grant = GRANT.replace("EXPIRES", expires);
-    let envelope = cause == Cause::NotGranted;
+    let envelope = matches!(cause, Cause::NotGranted | Cause::Unacceptable);
     let mut browser =
         bench.offer(Offer { grant: &grant, envelope, unix: true, ..Offer::default() });
     let mut healthy = bench.open(r#"{"subscribe":["a"]}"#);
@@ -102,7 +102,7 @@ fn judge(cause: Cause, browser: &mut Browser, published: usize) -> usize {
     let (mut frames, behind) = frames(&bytes[head..]);
     assert!(behind.is_empty(), "{cause:?}: half a frame");
     assert_eq!(frames.pop(), Some(Frame::close(cause.code(), cause.reason())));
-    if cause == Cause::NotGranted {
+    if matches!(cause, Cause::NotGranted | Cause::Unacceptable) {
         frames.remove(0); // the hello
     }
     // Pings were queued like messages.
@@ -179,4 +179,23 @@ fn the_end_of_the_engine() {
     assert!(bench.engine.publish("a", b"later").is_err());
     assert_eq!(reader.join().unwrap(), QUEUED);
     healthy.join().unwrap();
+}
+
+#[test]
+fn too_many_messages() {
+    let settings = [("max-message-rate", "1")];
+    ends(Cause::Rate, "600", &settings, |_, browser| browser.write(&frame(TEXT, b"hi").repeat(20)));
+}
+
+#[test]
+fn a_message_that_is_never_finished() {
+    let settings = [("message-timeout", "200ms")];
+    ends(Cause::Unfinished, "600", &settings, |_, browser| {
+        browser.write(&frame(0x01, b"and then"))
+    });
+}
+
+#[test]
+fn binary_where_only_text_can_be_taken() {
+    ends(Cause::Unacceptable, "600", &[], |_, browser| browser.write(&frame(0x82, b"bytes")));
 }

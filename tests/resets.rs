@@ -145,6 +145,7 @@ fn whatever_ends_at_any_moment_leaves_nothing() {
         });
         assert_eq!(told.gone as u64, adopted);
         redis.wait_for_subscribers("a", 0);
+        bench.forget_log();
         (open_files(), memory::live())
     };
     let begin = Instant::now();

@@ -134,8 +134,22 @@ __attribute__((constructor)) static void plugin_opened(void)
 	plugin_fill_options();
 }
 
+/* Where uWSGI is started with closed standard descriptors, the next sockets get their numbers: its
+ * log would be written to a keeper, or to a browser. */
+static void plugin_open_standard(void)
+{
+	int fd;
+	while ((fd = open("/dev/null", O_RDWR)) >= 0) {
+		if (fd > STDERR_FILENO) {
+			close(fd);
+			return;
+		}
+	}
+}
+
 static void plugin_on_load(void)
 {
+	plugin_open_standard();
 	plugin_be_the_keeper();
 	wsredis_status status = wsredis_config_new(&plugin_config);
 	if (status != WSREDIS_STATUS_OK)

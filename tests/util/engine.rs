@@ -238,6 +238,11 @@ impl Bench {
         log.iter().filter(|(_, line)| line.contains(text)).cloned().collect()
     }
 
+    /// Forgets what was logged, and its memory.
+    pub fn forget_log(&self) {
+        *self.log.lock().unwrap() = Vec::new();
+    }
+
     /// Everything that was logged.
     pub fn log_text(&self) -> String {
         self.logged("").into_iter().map(|(_, line)| line).collect::<Vec<_>>().join("\n")
