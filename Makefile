@@ -21,7 +21,7 @@ export WSREDIS_LIB = $(ARCHIVE)
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
-.PHONY: all lib plugin run test soak conformance check lint check-all header install install-plugin clean help FORCE
+.PHONY: all lib plugin run test soak conformance check lint deny check-all header install install-plugin clean help FORCE
 
 all: lib plugin ## build libwsredis.so, libwsredis.a and the uWSGI plugin
 
@@ -67,7 +67,10 @@ lint:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 
-check-all: lint test ## everything that CI runs
+deny: ## licences, sources, bans and advisories of the dependencies, by cargo-deny
+	@tests/deny.sh
+
+check-all: lint deny test ## everything that CI runs
 
 header: ## write include/wsredis.h anew from src/ffi
 	WSREDIS_UPDATE=1 cargo test --locked --test header the_header_is_what_the_source_says

@@ -15,6 +15,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -327,8 +328,18 @@ static int listen_on(const char *port) {
     return fflush(stdout);
 }
 
+/* A standard descriptor that is closed would become a browser's socket, and get the log's lines. */
+static void open_standard(void) {
+    for (int fd = open("/dev/null", O_RDWR); fd >= 0; fd = open("/dev/null", O_RDWR))
+        if (fd > STDERR_FILENO) {
+            close(fd);
+            return;
+        }
+}
+
 int main(int argc, char **argv) {
     struct rlimit files;
+    open_standard();
     if (argc < 2 || wsredis_abi_version() != WSREDIS_ABI_VERSION) {
         fprintf(stderr, "usage: host PORT [FILE.ini | KEY=VALUE]..., with libwsredis.so.%d\n",
                 WSREDIS_ABI_VERSION);

@@ -61,7 +61,7 @@ fuzz() {
     mkdir -p "target/corpus/$target" "artifacts/$target" target/logs
     [ ! -f "dictionaries/$target" ] || words=("-dict=dictionaries/$target")
     "$built/$host/release/$target" "target/corpus/$target" "corpus/$target" "${words[@]}" \
-        "-max_len=${longest[$target]}" "-artifact_prefix=artifacts/$target/" -print_final_stats=1 -timeout=10 \
+        "-max_len=${longest[$target]}" "-artifact_prefix=artifacts/$target/" -print_final_stats=1 -timeout=60 \
         -rss_limit_mb=2048 -malloc_limit_mb=256 -reload=0 "$@" 2>&1 | stamp >>"target/logs/$target"
 }
 

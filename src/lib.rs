@@ -8,7 +8,7 @@
 //!  5 ffi       C types, pointers, panics stop here
 //!  4 engine    the handle, its loops, embedded broker, admission
 //!  3 wires     socket · redis link, subscriber, publisher        one fd each
-//!  2 state     hub · write queue · timers · grant · echo         pure: no I/O, no clock
+//!  2 state     hub · write queue · timers · rate · grant · echo  pure: no I/O, no clock
 //!  1 codecs    websocket frames, messages, handshake, envelope · RESP     bytes <-> values
 //!  0 ground    error · cause · config · log · sys
 //! ```

@@ -441,6 +441,17 @@ pub fn user_id() -> u32 {
     unsafe { libc::geteuid() }
 }
 
+/// Opens `/dev/null` as those of the three standard descriptors that are closed: else the next
+/// socket would get such a number, and the lines of the log would be written to a browser.
+pub fn fill_standard_descriptors() {
+    while let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
+        if null.as_raw_fd() > libc::STDERR_FILENO {
+            return;
+        }
+        let _ = null.into_raw_fd();
+    }
+}
+
 /// A program to be started apart from the calling process.
 pub struct Launch<'a> {
     /// The path of the program, and its arguments.

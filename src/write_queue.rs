@@ -478,7 +478,7 @@ mod tests {
         }
 
         fn last(&self, bytes: &[u8]) -> (usize, u32) {
-            assert!(!bytes.is_empty() && bytes.len() % self.0 == 0, "whole units");
+            assert!(!bytes.is_empty() && bytes.len().is_multiple_of(self.0), "whole units");
             (bytes.len() - self.0, (bytes.len() / self.0) as u32)
         }
     }

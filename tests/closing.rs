@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use tungstenite::Message;
 use util::browser::{CLOSE, TEXT, frame};
+use util::engine::ANSWER;
+use util::wire::{Frame, frames};
 use util::{Bench, Browser, FakeRedis, Offer, wait_until};
 use wsredis::engine::{Event, Who};
 
@@ -57,12 +59,12 @@ fn a_browser_that_closes_and_stops_sending_gets_its_answer(loops: usize) {
         let leftover = frame(CLOSE, &4000u16.to_be_bytes());
         let mut browser = bench.offer(Offer { leftover: &leftover, ..Offer::default() });
         browser.stream().shutdown_write();
-        browser.opened();
-        assert_eq!(browser.closed(), (4000, String::new()));
+        let answer = Frame::close(4000, "");
+        assert_eq!(frames(&browser.read_to_end()[ANSWER.len()..]).0, [answer.clone()]);
         let mut browser = bench.open("{}");
         browser.write(&leftover);
         browser.stream().shutdown_write();
-        assert_eq!(browser.closed(), (4000, String::new()));
+        assert_eq!(frames(&browser.read_to_end()).0, [answer]);
     }
     bench.wait_until_empty();
     assert_eq!((bench.stat("closed/normal"), bench.stat("closed/lost")), (100, 0));

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use util::browser::{BINARY, CLOSE, TEXT, frame};
-use util::machine::{Got, feed};
+use util::machine::{Got, feed, feed_with};
 use util::wire::{End, Frame, frames, read_to_end};
 use util::{Bench, Dice, Offer};
 use wsredis::cause::Cause;
@@ -21,7 +21,17 @@ use wsredis::ws::deflate::Inflater;
 use wsredis::ws::message::Assembler;
 
 const TABLE: &str = include_str!("vectors/first_two_bytes.txt");
-const STATES: [&str; 6] = ["idle", "text", "binary", "closing", "closing-text", "closed"];
+const STATES: [&str; 9] = [
+    "idle",
+    "text",
+    "binary",
+    "closing",
+    "closing-text",
+    "closed",
+    "deflate-idle",
+    "deflate-text",
+    "deflate-packed",
+];
 const OUTCOMES: [&str; 12] = [
     "text",
     "binary",
@@ -36,6 +46,8 @@ const OUTCOMES: [&str; 12] = [
     "end-whole",
     "ignored",
 ];
+/// What both sides have said of permessage-deflate.
+const AGREED: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
 /// What the first fragment of the states inside a message brought.
 const BEGUN: &[u8] = b"begun ";
 /// The longest payload here is one more than two bytes of length can say.
@@ -118,30 +130,79 @@ fn judgements<'a>(rows: &'a [Row], state: &str) -> Vec<&'a Row> {
         .collect()
 }
 
-/// A whole frame that begins so, and its payload: letters, in a close frame behind a code.
-fn whole([first, second]: [u8; 2]) -> (Vec<u8>, Vec<u8>) {
+/// A whole frame.
+struct Whole {
+    bytes: Vec<u8>,
+    payload: Vec<u8>,
+    /// The payload, decompressed where it is compressed.
+    plain: Vec<u8>,
+}
+
+/// A whole frame that begins so, of letters; in a close frame behind a code, in a compressed message compressed.
+fn whole(state: &str, [first, second]: [u8; 2]) -> Whole {
     let len = match second & 127 {
         126 => 300,
         127 => 65_536,
         len => usize::from(len),
     };
-    let mut payload = vec![b'x'; len];
+    let mut plain = vec![b'x'; len];
     if first & 15 == 8 && len >= 2 {
-        payload[..2].copy_from_slice(&1000u16.to_be_bytes());
+        plain[..2].copy_from_slice(&1000u16.to_be_bytes());
+    }
+    let mut payload = plain.clone();
+    let packed = (state.starts_with("deflate") && first & 0x40 != 0 && matches!(first & 15, 1 | 2))
+        || (state == "deflate-packed" && first & 15 == 0);
+    if packed {
+        plain.truncate(len.saturating_sub(2));
+        payload = deflated(len);
     }
     // Masked whatever the pair says: who is refused for that is refused before.
     let mut bytes = frame(first, &payload);
     bytes[1] = second;
-    (bytes, payload)
+    Whole { bytes, payload, plain }
+}
+
+/// Exactly so many bytes of deflate, RFC 1951, without the tail (RFC 7692 §7.2.1): one block with the fixed codes, which
+/// has a letter `x` for each byte but two. The frame before it may have ended in the middle of a message, between blocks.
+fn deflated(len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    if len >= 2 {
+        // From the lowest bit: not the last block (0), with fixed codes (10), each `x` 10101000, the block's end 0000000,
+        // and of the empty block whose rest is the tail the 000.
+        let letters = (0..len - 2).flat_map(|letter| [0, 2, 4].map(|bit| 3 + 8 * letter + bit));
+        for bit in letters.chain([1]) {
+            bytes[bit / 8] |= 1 << (bit % 8);
+        }
+    }
+    bytes
 }
 
 /// What the browser has sent before, to be in a state.
 fn before(state: &str) -> Vec<u8> {
     match state {
-        "text" | "closing-text" => frame(0x01, BEGUN),
+        "text" | "closing-text" | "deflate-text" => frame(0x01, BEGUN),
         "binary" => frame(0x02, BEGUN),
         "closed" => frame(CLOSE, &1000u16.to_be_bytes()),
+        // One block of bytes as they are.
+        "deflate-packed" => frame(0x41, &[&[0, 6, 0, !6, !0][..], BEGUN].concat()),
         _ => Vec::new(),
+    }
+}
+
+/// The last fragment of a message that the frame has begun or gone on with, or that it came between.
+fn last_fragment(state: &str, pair: [u8; 2], outcome: &str) -> Vec<u8> {
+    let packed = state == "deflate-packed" || (state == "deflate-idle" && pair[0] & 0x40 != 0);
+    // The message must end with a block whose rest is the tail.
+    let is_ended = outcome == "more" && pair[1] & 127 > 0;
+    frame(0x80, if packed && !is_ended { &[0] } else { b"" })
+}
+
+/// Where a machine is as regards fragments.
+fn kind(state: &str) -> &str {
+    match state {
+        "deflate-idle" => "idle",
+        "deflate-text" | "deflate-packed" => "text",
+        other => other,
     }
 }
 
@@ -157,25 +218,30 @@ fn each_pair_has_one_row_and_each_row_has_a_pair() {
     assert_eq!(used, rows.iter().map(|row| row.line).collect::<Vec<_>>());
 }
 
-/// What comes out of a machine that gets the frame in these parts, in the words of the table. What only the second part
+/// What comes out of a machine that gets the frame in two parts, in the words of the table. What only the second part
 /// shows has `-whole` behind it.
-fn through_the_machine(state: &str, parts: [&[u8]; 2], payload: &[u8]) -> &'static str {
-    let mut machine = Assembler::default();
-    assert_eq!(feed(&mut machine, &before(state), MAX), (vec![], Ok(())));
-    let (early, first) = feed(&mut machine, parts[0], MAX);
+fn through_the_machine(state: &str, pair: [u8; 2], whole: &Whole, cut: usize) -> &'static str {
+    let (mut machine, mut inflater) = (Assembler::default(), Inflater::default());
+    let is_agreed = state.starts_with("deflate");
+    let mut feed = |bytes: &[u8]| {
+        let inflater = is_agreed.then_some(&mut inflater);
+        feed_with(&mut machine, inflater, bytes, MAX)
+    };
+    assert_eq!(feed(&before(state)), (vec![], Ok(())));
+    let (early, first) = feed(&whole.bytes[..cut]);
     if let Err(cause) = first {
         assert_eq!((cause, early), (Cause::Protocol, vec![]));
         return "1002";
     }
-    let (late, second) = feed(&mut machine, parts[1], MAX);
-    let text = || String::from_utf8(payload.to_vec()).unwrap();
-    let joined = [BEGUN, payload].concat();
+    let (late, second) = feed(&whole.bytes[cut..]);
+    let joined = [BEGUN, &whole.plain].concat();
+    let (payload, plain, kind) = (&whole.payload, &whole.plain, kind(state));
     match ([early, late].concat().as_slice(), second) {
         ([], Err(Cause::Protocol)) => "1002-whole",
         ([], Ok(())) => {
             // What was kept comes out with the message's last fragment.
-            let (got, fed) = feed(&mut machine, &frame(0x80, b""), MAX);
-            let kept = if state == "idle" { payload } else { &joined };
+            let (got, fed) = feed(&last_fragment(state, pair, "more"));
+            let kept = if kind == "idle" { plain } else { &joined };
             let is_kept = match &got[..] {
                 [Got::Text(text)] => text.as_bytes() == kept,
                 [Got::Binary(bytes)] => bytes == kept,
@@ -187,17 +253,17 @@ fn through_the_machine(state: &str, parts: [&[u8]; 2], payload: &[u8]) -> &'stat
         ([Got::Pong(got)], Ok(())) if got == payload => "pong",
         ([Got::Ping(got)], Ok(())) if got == payload => "ping",
         ([Got::Close(_)], Ok(())) => "close",
-        ([Got::Text(got)], Ok(())) if state == "idle" && *got == text() => "text",
-        ([Got::Binary(got)], Ok(())) if state == "idle" && got == payload => "binary",
-        ([Got::Text(got)], Ok(())) if state == "text" && got.as_bytes() == joined => "last",
-        ([Got::Binary(got)], Ok(())) if state == "binary" && *got == joined => "last",
+        ([Got::Text(got)], Ok(())) if kind == "idle" && got.as_bytes() == plain => "text",
+        ([Got::Binary(got)], Ok(())) if kind == "idle" && got == plain => "binary",
+        ([Got::Text(got)], Ok(())) if kind == "text" && got.as_bytes() == joined => "last",
+        ([Got::Binary(got)], Ok(())) if kind == "binary" && *got == joined => "last",
         other => panic!("{other:?} in {state}"),
     }
 }
 
 /// The same for a socket that waits for the browser's close frame.
 fn through_a_closing_socket(socket: &mut Socket, state: &str, parts: [&[u8]; 2]) -> &'static str {
-    socket.put_assembler(Assembler::default(), &Config::new(), 0);
+    let _ = socket.put_assembler(Assembler::default(), &Config::new(), 0);
     let mut inflater = Inflater::default();
     assert!(!socket.hears_close(&mut before(state), MAX, &mut inflater));
     if socket.hears_close(&mut parts[0].to_vec(), MAX, &mut inflater) {
@@ -219,11 +285,11 @@ fn every_pair_in_each_state_is_judged_as_the_table_says() {
     socket.close(Cause::Kicked, &config, 0);
     for state in STATES {
         for (pair, row) in pairs().zip(judgements(&rows, state)) {
-            let (bytes, payload) = whole(pair);
+            let whole = whole(state, pair);
+            let (bytes, payload) = (&whole.bytes, &whole.payload);
             // The header alone first: what it shows is known before any payload.
             let header = bytes.len() - payload.len();
             for cut in [header, 0, bytes.len()] {
-                let parts = [&bytes[..cut], &bytes[cut..]];
                 let outcome = match state {
                     "closed" => {
                         let all = [before(state), bytes.clone()].concat();
@@ -232,9 +298,10 @@ fn every_pair_in_each_state_is_judged_as_the_table_says() {
                         "ignored"
                     }
                     "closing" | "closing-text" => {
+                        let parts = [&bytes[..cut], &bytes[cut..]];
                         through_a_closing_socket(&mut socket, state, parts)
                     }
-                    _ => through_the_machine(state, parts, &payload),
+                    _ => through_the_machine(state, pair, &whole, cut),
                 };
                 // Fed at once, or without a payload, nobody can tell when it was known.
                 let known = |outcome: &'static str| match cut == header && !payload.is_empty() {
@@ -251,6 +318,7 @@ fn every_pair_in_each_state_is_judged_as_the_table_says() {
 
 /// What the server must put on the wire for such a frame, from the handshake's answer to the end.
 fn on_the_wire(state: &str, outcome: &str, payload: &[u8]) -> Vec<Frame> {
+    let state = kind(state);
     let message = |payload: &[u8]| {
         let first = if state == "binary" { BINARY } else { TEXT };
         Frame::new(first, payload)
@@ -280,21 +348,21 @@ fn on_the_wire(state: &str, outcome: &str, payload: &[u8]) -> Vec<Frame> {
 }
 
 /// What a browser says at the end of it all, if there is still somebody to talk to.
-fn farewell(state: &str, outcome: &str) -> Vec<u8> {
+fn farewell(state: &str, pair: [u8; 2], outcome: &str) -> Vec<u8> {
     let close = frame(CLOSE, &1000u16.to_be_bytes());
-    let last = frame(0x80, b"");
+    let last = last_fragment(state, pair, outcome);
     match outcome {
         "close" | "1002" | "1002-whole" | "end" | "end-whole" => Vec::new(),
         "ignored" if state == "closed" => Vec::new(),
         "more" => [last, close].concat(),
-        "ping" | "pong" if matches!(state, "text" | "binary") => [last, close].concat(),
+        "ping" | "pong" if matches!(kind(state), "text" | "binary") => [last, close].concat(),
         _ => close,
     }
 }
 
 /// Sends a frame in a state, cut in two, and compares everything that comes back.
 fn through_a_socket(bench: &Bench, state: &str, pair: [u8; 2], outcome: &str, cut: usize) {
-    let (bytes, payload) = whole(pair);
+    let Whole { bytes, plain, .. } = whole(state, pair);
     let closing = matches!(state, "closing" | "closing-text");
     let mut leftover = before(state);
     let mut parts = vec![&bytes[..cut], &bytes[cut..]];
@@ -304,11 +372,18 @@ fn through_a_socket(bench: &Bench, state: &str, pair: [u8; 2], outcome: &str, cu
     }
     // A mirror shows what was understood; it takes no grant, so only others can be kicked.
     let grant = if closing { r#"{"user":"ann"}"# } else { "{}" };
-    let offer = Offer { grant, mirror: !closing, leftover: &leftover, ..Offer::default() };
+    let extensions = state.starts_with("deflate").then_some(AGREED);
+    let offer =
+        Offer { grant, mirror: !closing, leftover: &leftover, extensions, ..Offer::default() };
     let mut browser = bench.offer(offer);
     let mut seen = Vec::new();
     let stream = browser.stream();
-    stream.read_exact(&mut [0; util::engine::ANSWER.len()]).unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        answer.extend(byte);
+    }
     if closing {
         bench.engine.kick(&Who::User("ann".into())).unwrap();
         seen = vec![0; 2 + 2 + "kicked".len()];
@@ -316,7 +391,7 @@ fn through_a_socket(bench: &Bench, state: &str, pair: [u8; 2], outcome: &str, cu
     }
     let began = Instant::now();
     let mut all: Vec<u8> = parts.concat();
-    all.extend(farewell(state, outcome));
+    all.extend(farewell(state, pair, outcome));
     let (first, rest) = all.split_at(parts[0].len());
     // The server may have ended the connection before everything is sent: that shows when reading.
     let _ = stream.write_all(first).and_then(|()| stream.write_all(rest));
@@ -325,12 +400,12 @@ fn through_a_socket(bench: &Bench, state: &str, pair: [u8; 2], outcome: &str, cu
     assert!(began.elapsed() < limit, "{pair:x?} in {state}: the end took {:?}", began.elapsed());
     seen.extend_from_slice(&came);
     let (got, behind) = frames(&seen);
-    let expected = match (outcome, state) {
+    let expected = match (outcome, kind(state)) {
         ("more", "idle") => {
-            let kind = 0x80 | pair[0];
-            vec![Frame::new(kind, &payload), Frame::close(1000, "")]
+            let kind = 0x80 | (pair[0] & 0x0F);
+            vec![Frame::new(kind, &plain), Frame::close(1000, "")]
         }
-        _ => on_the_wire(state, outcome, &payload),
+        _ => on_the_wire(state, outcome, &plain),
     };
     assert_eq!((got, behind), (expected, &[][..]), "{pair:x?} in {state}, cut at {cut}");
     assert_eq!(end, Some(End::Fin), "{pair:x?} in {state}, cut at {cut}");
@@ -338,7 +413,12 @@ fn through_a_socket(bench: &Bench, state: &str, pair: [u8; 2], outcome: &str, cu
 
 #[test]
 fn some_of_each_row_are_judged_the_same_on_the_wire_wherever_they_are_cut() {
-    let settings = [("max-message-size", "1m"), ("close-timeout", "1m"), ("ping-interval", "0")];
+    let settings = [
+        ("max-message-size", "1m"),
+        ("compression-threshold", "1m"),
+        ("close-timeout", "1m"),
+        ("ping-interval", "0"),
+    ];
     let (bench, rows, mut dice) = (Bench::new(1, &settings), table(), Dice::new(1));
     let mut tried = 0;
     for state in STATES {
@@ -352,7 +432,7 @@ fn some_of_each_row_are_judged_the_same_on_the_wire_wherever_they_are_cut() {
             let mut chosen = vec![of_row[0], of_row[of_row.len() - 1], dice.pick(&of_row)];
             chosen.dedup();
             for pair in chosen {
-                let len = whole(pair).0.len();
+                let len = whole(state, pair).bytes.len();
                 // Every byte of the header and some of the payload.
                 for cut in (0..=len.min(16))
                     .chain([len / 2, len - 1, len].into_iter().filter(|cut| *cut > 16))

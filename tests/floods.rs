@@ -18,8 +18,9 @@ static ALLOCATOR: Counting = Counting;
 
 const HEAR: &str = r#"{"subscribe":["b"],"publish":["b"],"echo":true}"#;
 const SPEAK: &str = r#"{"publish":["a"]}"#;
-/// What a socket may have beside its own bytes while it is flooded: its message machine, a pong, and its close frame.
-const STRUCTS: i64 = 4 * 1024;
+/// What a socket may have beside its own bytes while it is flooded: its message machine, the pongs that may wait, and
+/// its close frame.
+const STRUCTS: i64 = 16 * 1024;
 
 /// Writes as fast as it can until the other side has enough, while another thread reads without allocating. Returns the
 /// code of the close frame and how many frames came before it.

@@ -1,8 +1,6 @@
 //! `examples/host.c`, the smallest complete host, built by gcc and driven from outside: the ABI as
 //! a C program sees it, over real connections.
 
-#[path = "util/c_host.rs"]
-mod c_host;
 mod util;
 
 use std::collections::HashSet;
@@ -14,11 +12,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use c_host::build::{self, Link};
-use c_host::{Host, eventually, head, program, upgrade};
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Message, WebSocket};
-use util::RealRedis;
+use util::build::{self, Link};
+use util::c_host::{Host, head, program, upgrade};
+use util::{RealRedis, wait_until};
 
 fn text(socket: &mut WebSocket<TcpStream>) -> String {
     loop {
@@ -162,7 +160,7 @@ fn three_hundred_sockets_cost_a_descriptor_each_and_all_hear_one() {
         }
     }
     drop(sockets);
-    eventually("the descriptors are given back", || host.files() == before.0);
+    wait_until("the descriptors are given back", || host.files() == before.0);
 }
 
 /// While nothing happens the host must not work: less than a twentieth of a processor.
@@ -206,7 +204,7 @@ fn at_the_limit_of_descriptors_browsers_are_told_to_come_back_and_can() {
     let count = sockets.len();
     drop(sockets);
     let mut again = Vec::new();
-    eventually("as many as before can come back", || {
+    wait_until("as many as before can come back", || {
         again.extend(host.try_join("full"));
         again.len() == count
     });
@@ -232,14 +230,14 @@ fn at_the_limit_of_descriptors_a_lost_redis_is_found_again() {
         drop(crowd(&host, 100));
         assert_idle(&host);
         redis.run();
-        eventually("the room is heard again", || redis.subscribers("full") == 1);
+        wait_until("the room is heard again", || redis.subscribers("full") == 1);
         talk(&format!("after {round}"), &mut sockets);
         assert!(crowd(&host, 100).is_empty(), "it is as full as before");
     }
     assert_idle(&host);
     drop(sockets);
     let mut again = Vec::new();
-    eventually("there is room again", || {
+    wait_until("there is room again", || {
         again.extend(host.try_join("full"));
         again.len() == 200
     });
@@ -255,7 +253,7 @@ fn a_host_without_a_descriptor_for_accept_waits_without_spinning() {
         stream.write_all(&upgrade("/ws/full", "")).unwrap();
     }
     // The kernel gives the lowest that is free: none is left below this one.
-    eventually("every descriptor is used", || host.proc("fd/59").symlink_metadata().is_ok());
+    wait_until("every descriptor is used", || host.proc("fd/59").symlink_metadata().is_ok());
     assert_idle(&host);
     // As the first leave, the others get their turn.
     for mut stream in streams {

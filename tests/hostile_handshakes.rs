@@ -1,8 +1,7 @@
 //! Requests that never end, come byte by byte or are huge, against `examples/host.c`: what a host
 //! that reads HTTP itself has to survive.
 
-#[path = "util/c_host.rs"]
-mod c_host;
+mod util;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -11,8 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use c_host::build::{self, Link};
-use c_host::{Host, eventually, head, program, upgrade};
+use util::build::{self, Link};
+use util::c_host::{Host, head, program, upgrade};
+use util::wait_until;
 
 /// As many requests as the host reads at a time.
 const REQUESTS: usize = 1000;
@@ -161,7 +161,7 @@ fn five_thousand_half_handshakes_at_a_byte_a_second_do_not_keep_a_healthy_one_wa
         for second in 1..=SECONDS {
             for stream in &mut slow {
                 // Whoever was dropped comes back at once.
-                if !stream.as_mut().is_some_and(|stream| stream.write_all(b"x").is_ok()) {
+                if stream.as_mut().is_none_or(|stream| stream.write_all(b"x").is_err()) {
                     let mut fresh = host.connect();
                     let _ = fresh.write_all(&half);
                     *stream = Some(fresh);
@@ -241,7 +241,7 @@ fn a_request_that_is_not_finished_in_its_time_is_a_408_however_its_bytes_drip() 
     let mut mute = host.connect();
     let files = host.files();
     assert!(head(&mut mute).starts_with("HTTP/1.1 408 "));
-    eventually("its descriptor is given back", || host.files() < files);
+    wait_until("its descriptor is given back", || host.files() < files);
     drop(host.join("still"));
 }
 

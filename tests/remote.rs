@@ -17,8 +17,8 @@ use wsredis::error::Kind;
 use wsredis::sys;
 
 /// The version of the wire, and one that is to come.
-const OURS: u8 = 1;
-const OTHER: u8 = 2;
+const OURS: u8 = 2;
+const OTHER: u8 = 3;
 
 /// Where messages stand in the wire.
 const PUBLISH: u8 = 6;

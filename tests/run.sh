@@ -1,10 +1,10 @@
 #!/bin/bash
 # Runs the suites, all or those that are named, each within its time; ends with the closing lines of each.
 #
-#   tests/run.sh [rust] [uwsgi] [conformance] [python] [browser] [install] [soak] [conformance-all]
+#   tests/run.sh [rust] [uwsgi] [conformance] [python] [browser] [fuzz] [install] [soak] [conformance-all]
 #
 # All but the last two, which are only run by name: `soak` takes hours (`make soak`), `conformance-all` has every case of
-# Autobahn and takes a quarter of an hour (`make conformance`).
+# Autobahn and takes a quarter of an hour (`make conformance`). `fuzz` is a minute of fuzzing; `fuzz/run.sh long` is more.
 #
 # Wants what `tests/setup.sh test` installs and `make all` builds; `make test` does both first. A test that is skipped here
 # has failed, because everything it could miss has been installed.
@@ -63,14 +63,15 @@ suite() {
     esac
     results+=("$name: $result")
     # What cargo test and pytest say last, and how many of Autobahn's cases went how.
-    mapfile -t -O "${#results[@]}" results < <(grep -E '^test result: |^Autobahn|^=+ .* in [0-9.]+s.*=+$|^[0-9]+ passed, [0-9]+ failed$' "$logs/$name")
+    mapfile -t -O "${#results[@]}" results < <(grep -E '^test result: |^Autobahn|executions in .* edges|^=+ .* in [0-9.]+s.*=+$|^[0-9]+ passed, [0-9]+ failed$' "$logs/$name")
     [ $status = 0 ] || failed=1
 }
 
-# The healthy browsers beside what the tests do to a site.
-build_bystander() {
-    cargo build --release --locked --example bystander
+# The healthy browsers beside what the tests do to a site, and what does it with thousands of connections.
+build_programs() {
+    cargo build --release --locked --example bystander --example load
     export WSREDIS_BYSTANDER=${CARGO_TARGET_DIR:-$PWD/target}/release/examples/bystander
+    export WSREDIS_LOAD=${CARGO_TARGET_DIR:-$PWD/target}/release/examples/load
 }
 
 # Autobahn's cases are left out where Python 2.7 can not be had. That fails nothing, but it is said at the end.
@@ -87,26 +88,26 @@ choose_autobahn() {
 
 pytest=("$deps/venv/bin/python" -m pytest -p no_skips -p no:cacheprovider -ra)
 
-[ $# -gt 0 ] || set -- rust uwsgi conformance python browser install
+[ $# -gt 0 ] || set -- rust uwsgi conformance python browser fuzz install
 for name in "$@"; do
     case $name in
     rust) suite rust 900 cargo test --locked --no-fail-fast ;;
     uwsgi)
-        build_bystander
-        suite uwsgi 600 "${pytest[@]}" tests/uwsgi --ignore tests/uwsgi/soak
+        build_programs
+        suite uwsgi 780 "${pytest[@]}" tests/uwsgi --ignore tests/uwsgi/soak
         ;;
     conformance)
-        build_bystander
+        build_programs
         choose_autobahn conformance
         suite conformance 300 "${pytest[@]}" tests/conformance --ignore tests/conformance/test_everything.py "${without[@]}"
         ;;
     conformance-all)
-        build_bystander
+        build_programs
         choose_autobahn conformance-all
         suite conformance-all 3600 "${pytest[@]}" tests/conformance "${without[@]}"
         ;;
     soak)
-        build_bystander
+        build_programs
         suite soak 14400 "${pytest[@]}" -s tests/uwsgi/soak
         ;;
     python) suite python 180 "${pytest[@]}" python/tests ;;
@@ -115,6 +116,7 @@ for name in "$@"; do
         OUT=$WSREDIS_PLUGIN uwsgi-plugin/build.sh "$WSREDIS_UWSGI"
         suite browser 300 "${pytest[@]}" tests/browser
         ;;
+    fuzz) suite fuzz 420 fuzz/run.sh quick ;;
     install) suite install 120 tests/install.sh ;;
     *)
         echo "there is no suite $name" >&2

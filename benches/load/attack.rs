@@ -19,9 +19,6 @@ const FRAGMENTS: u64 = 131_000;
 const BLOCK: u64 = 250;
 /// How many bytes may wait for the kernel.
 const STOCK: usize = 4 << 10;
-/// How long it is waited for closes that still come, when the last connection was made.
-const DRAIN: Duration = Duration::from_secs(20);
-
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Attack {
     Pings,
@@ -175,7 +172,7 @@ impl Scenario for Flood {
         crowd.wake_at = is_writing.then_some(now);
         let seconds = Duration::from_secs_f64(crowd.options.seconds);
         let drains = self.attack == Attack::Unfinished || self.attack == Attack::Fragments;
-        let end = if drains { seconds + DRAIN } else { seconds };
+        let end = if drains { seconds + crowd.options.drain() } else { seconds };
         Ok(self.left == 0 || now - crowd.began > end)
     }
 

@@ -1,7 +1,7 @@
 //! `fanout`: sockets that hear channels, in which numbered messages are said. Each socket is judged
 //! for itself: every message of its channels once and in order, and nothing else.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
@@ -9,9 +9,6 @@ use crate::crowd::{Arrival, Crowd, Ending, Scenario, rounded};
 use crate::judge::{Ear, Verdict};
 use crate::message::numbers;
 use crate::source::Source;
-
-/// How long the last messages may be on their way.
-const DRAIN: Duration = Duration::from_secs(20);
 
 /// What sockets hear of streams; some of them answer for everything.
 pub struct Listeners {
@@ -189,7 +186,7 @@ impl Scenario for Fanout {
         }
         let mut seats = 0..crowd.seats.len();
         Ok(seats.all(|seat| self.listeners.is_complete(seat, &self.source))
-            || now - self.heard_at.max(self.source.ended()) > DRAIN)
+            || now - self.heard_at.max(self.source.ended()) > crowd.options.drain())
     }
 
     fn tell(&self, crowd: &Crowd, report: &mut Value) {

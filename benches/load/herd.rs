@@ -11,9 +11,6 @@ use crate::judge::Verdict;
 use crate::mark::Dice;
 use crate::source::Source;
 
-/// How long the last messages may be on their way.
-const DRAIN: Duration = Duration::from_secs(20);
-
 /// All of them.
 pub struct Herd {
     listeners: Listeners,
@@ -129,7 +126,7 @@ impl Scenario for Herd {
         }
         let mut seats = 0..self.at.len();
         Ok(seats.all(|seat| self.listeners.is_complete(seat, &self.source))
-            || now - self.heard_at.max(self.source.ended()) > DRAIN)
+            || now - self.heard_at.max(self.source.ended()) > crowd.options.drain())
     }
 
     fn tell(&self, _: &Crowd, report: &mut Value) {

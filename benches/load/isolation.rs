@@ -8,7 +8,7 @@
 //! Every byte that comes must be of a mark that may come there; nothing is lost on a connection that
 //! was not cut, nor doubled, nor out of order.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 use wsredis::ws::frame::{Control, Data, OpCode};
@@ -20,9 +20,6 @@ use crate::mark::{Dice, Mark};
 const WINDOW: u32 = 24;
 /// Bytes that wait to be written, at least, so that a piece may end in any of several frames.
 const STOCK: usize = 600;
-/// How long the last messages may be on their way.
-const DRAIN: Duration = Duration::from_secs(20);
-
 /// What a seat hears of another, or of itself.
 #[derive(Clone, Copy, Default)]
 struct Heard {
@@ -302,7 +299,7 @@ impl Scenario for Isolation {
             return Ok(false);
         }
         let is_complete = self.open == seats && (0..seats).all(|seat| self.missing(seat) == 0);
-        Ok(is_complete || now - self.heard_at > DRAIN)
+        Ok(is_complete || now - self.heard_at > crowd.options.drain())
     }
 
     fn tell(&self, _: &Crowd, report: &mut Value) {

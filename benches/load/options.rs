@@ -1,6 +1,7 @@
 //! What the command line says.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -76,6 +77,8 @@ pub struct Options {
     pub seed: u64,
     /// Seconds within which a herd comes back.
     pub jitter: f64,
+    /// Seconds that the last messages may be on their way.
+    pub drain: f64,
     /// Seconds after which it ends in any case.
     pub limit: f64,
 }
@@ -113,6 +116,7 @@ impl Options {
             sample: 10.0,
             seed: 1,
             jitter: 10.0,
+            drain: 20.0,
             limit: 600.0,
         };
         while let Some(name) = args.next() {
@@ -163,6 +167,7 @@ impl Options {
                 "--asking" => options.asking = number()?,
                 "--sample" => options.sample = real()?,
                 "--jitter" => options.jitter = real()?,
+                "--drain" => options.drain = real()?,
                 "--limit" => options.limit = real()?,
                 "--seed" => options.seed = large()?,
                 _ => return Err(format!("there is no option {name}")),
@@ -188,6 +193,11 @@ impl Options {
             return Err("--burst, --asking and --sockets are 1 at least".to_owned());
         }
         Ok(self)
+    }
+
+    /// How long the last messages may be on their way.
+    pub fn drain(&self) -> Duration {
+        Duration::from_secs_f64(self.drain)
     }
 
     /// The name of a channel.

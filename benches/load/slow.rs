@@ -16,8 +16,6 @@ use crate::fanout::{Listeners, tell_source, tell_verdict};
 use crate::options::Reading;
 use crate::source::Source;
 
-/// How long the last messages, and the last closes, may be on their way.
-const DRAIN: Duration = Duration::from_secs(20);
 /// Between two bytes that a trickling socket reads.
 const TRICKLE: Duration = Duration::from_secs(1);
 
@@ -173,7 +171,7 @@ impl Scenario for Slow {
         }
         // Who reads again may have caught up.
         let is_complete = (0..self.healthy + self.slow).all(|seat| self.is_complete(crowd, seat));
-        Ok(is_complete || now - self.heard_at.max(self.source.ended()) > DRAIN)
+        Ok(is_complete || now - self.heard_at.max(self.source.ended()) > crowd.options.drain())
     }
 
     fn tell(&self, crowd: &Crowd, report: &mut Value) {

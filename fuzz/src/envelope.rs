@@ -123,4 +123,8 @@ pub fn check(data: &[u8]) {
         let value: Value = serde_json::from_slice(&out).expect("a notice is JSON");
         assert_eq!(value, json!({"type": name, "channel": channel}));
     }
+    let count = u32::from(*choice) << 24 | payload.len() as u32;
+    let value: Value =
+        serde_json::from_slice(&envelope::dropped(&channel, count)).expect("a notice is JSON");
+    assert_eq!(value, json!({"type": "dropped", "channel": channel, "count": count}));
 }

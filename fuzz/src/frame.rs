@@ -6,11 +6,13 @@ use wsredis::ws::frame::{self, Data, MAX_HEADER, OpCode};
 /// What a header says: fin, rsv1, opcode, mask, length of the payload, own size.
 pub type Said = (bool, bool, u8, [u8; 4], u64, usize);
 
-/// Reads a header as the RFC draws it; `Err` if no continuation makes it right.
+/// Reads a header as the RFC draws it.
 ///
-/// Reserved opcodes, RSV2 and RSV3, no mask, a control frame that is fragmented or longer than 125,
-/// a length that has a shorter form, or its top bit set: each is an error as soon as it is seen.
-pub fn twin(bytes: &[u8]) -> Result<Option<Said>, ()> {
+/// # Errors
+/// `Protocol` if no continuation makes it right. Reserved opcodes, RSV2 and RSV3, no mask, a control
+/// frame that is fragmented or longer than 125, a length that has a shorter form, or its top bit
+/// set: each is an error as soon as it is seen.
+pub fn twin(bytes: &[u8]) -> Result<Option<Said>, Cause> {
     let bit = |at: usize| -> Option<bool> {
         let byte = bytes.get(at / 8)?;
         Some(byte >> (7 - at % 8) & 1 == 1)
@@ -22,17 +24,17 @@ pub fn twin(bytes: &[u8]) -> Result<Option<Said>, ()> {
     let (fin, rsv1) = (bit(0) == Some(true), bit(1) == Some(true));
     let is_control = [0x8, 0x9, 0xA].contains(&opcode);
     if bit(2) == Some(true) || bit(3) == Some(true) {
-        return Err(());
+        return Err(Cause::Protocol);
     }
     if !is_control && ![0x0, 0x1, 0x2].contains(&opcode) {
-        return Err(());
+        return Err(Cause::Protocol);
     }
     if is_control && !fin {
-        return Err(());
+        return Err(Cause::Protocol);
     }
     let Some(short) = number(9, 7) else { return Ok(None) };
     if bit(8) == Some(false) || (is_control && short >= 126) {
-        return Err(());
+        return Err(Cause::Protocol);
     }
     let (bits, smallest) = match short {
         126 => (16, 126),
@@ -45,7 +47,7 @@ pub fn twin(bytes: &[u8]) -> Result<Option<Said>, ()> {
     let missing = bits - here;
     let most = if missing == 64 { u64::MAX } else { (top << missing) | ((1 << missing) - 1) };
     if bits > 0 && (most < smallest || (bits == 64 && here >= 8 && most >> 63 == 1)) {
-        return Err(());
+        return Err(Cause::Protocol);
     }
     let at = 2 + bits / 8;
     let Some(mask) = bytes.get(at..at + 4) else { return Ok(None) };
@@ -64,7 +66,7 @@ pub fn check(data: &[u8]) {
             (header.fin, header.rsv1, opcode, header.mask, header.len, size)
         })
     });
-    assert_eq!(said.map_err(|cause| assert_eq!(cause, Cause::Protocol)), twin(data));
+    assert_eq!(said, twin(data));
 
     // More bytes never change an answer, and none is missed that fewer bytes give.
     for cut in 0..data.len().min(MAX_HEADER + 1) {

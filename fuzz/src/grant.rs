@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use wsredis::error::Kind;
-use wsredis::grant::{Format, Grant};
+use wsredis::grant::{Format, Grant, Slow};
 
 use crate::origin;
 
@@ -103,6 +103,13 @@ fn twin(json: &[u8], max: usize) -> Option<Grant> {
                     _ => return None,
                 }
             }
+            "slow" => {
+                grant.slow = match value.as_str()? {
+                    "close" => Slow::Close,
+                    "latest" => Slow::Latest,
+                    _ => return None,
+                }
+            }
             "origins" => {
                 let origins = texts(&value).filter(|origins| origins.len() <= 20)?;
                 for one in &origins {
@@ -122,6 +129,7 @@ fn written(grant: &Grant) -> String {
         "publish": grant.publish,
         "echo": grant.echo,
         "format": if grant.format == Format::Binary { "binary" } else { "auto" },
+        "slow": if grant.slow == Slow::Latest { "latest" } else { "close" },
         "origins": grant.origins,
     });
     let texts = [

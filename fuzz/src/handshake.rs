@@ -5,7 +5,8 @@ use data_encoding::BASE64;
 use sha1::{Digest, Sha1};
 use wsredis::cause::Refusal;
 use wsredis::error::Kind;
-use wsredis::ws::handshake::{Allowed, Request, Verdict, answer, subprotocol_of};
+use wsredis::ws::deflate::Window;
+use wsredis::ws::handshake::{Allowed, Request, Spoken, Verdict, answer, spoken_of};
 use wsredis::ws::origin::{Claim, Policy};
 
 use crate::input::Input;
@@ -69,6 +70,62 @@ fn extra_headers(mut lines: &[u8]) -> Option<Vec<Header<'_>>> {
     (headers.len() <= 100).then_some(headers)
 }
 
+/// The window that is agreed on, and whether the browser has named it; `Err`: what was offered is no
+/// list of extensions. RFC 7692 §7.1 with what is said of ours: no window of 2^8.
+fn deflate(headers: &[Header<'_>]) -> Result<Option<(u8, bool)>, ()> {
+    let lines = values(headers, "sec-websocket-extensions");
+    if lines.iter().map(|line| line.len()).sum::<usize>() > 1024 {
+        return Err(());
+    }
+    let mut agreed = None;
+    for element in elements(headers, "sec-websocket-extensions") {
+        let mut parts = element.split(|byte| *byte == b';').map(trim);
+        let name = parts.next().filter(|name| is_token(name)).ok_or(())?;
+        let mut parameters = Vec::new();
+        for part in parts {
+            let (name, value) = match part.iter().position(|byte| *byte == b'=') {
+                Some(at) => (trim(&part[..at]), Some(unquoted(trim(&part[at + 1..]))?)),
+                None => (part, None),
+            };
+            if !is_token(name) || value.as_ref().is_some_and(|value| !is_token(value)) {
+                return Err(());
+            }
+            parameters.push((name, value));
+        }
+        let is_twice = (1..parameters.len())
+            .any(|at| parameters[..at].iter().any(|(name, _)| *name == parameters[at].0));
+        let bits = |value: &[u8]| (8..=15).find(|bits: &u8| bits.to_string().as_bytes() == value);
+        let mut window = (15, false);
+        let is_good = parameters.iter().all(|(name, value)| match (*name, value) {
+            (b"server_no_context_takeover" | b"client_no_context_takeover", None) => true,
+            (b"client_max_window_bits", value) => {
+                value.as_ref().is_none_or(|value| bits(value).is_some())
+            }
+            (b"server_max_window_bits", Some(value)) => {
+                window = (bits(value).unwrap_or(0), true);
+                window.0 >= 9
+            }
+            _ => false,
+        });
+        if agreed.is_none() && name == b"permessage-deflate" && is_good && !is_twice {
+            agreed = Some(window);
+        }
+    }
+    Ok(agreed)
+}
+
+/// A value without its quotes, if it has them.
+fn unquoted(value: &[u8]) -> Result<Vec<u8>, ()> {
+    let Some(inner) = value.strip_prefix(b"\"") else { return Ok(value.into()) };
+    let inner = inner.strip_suffix(b"\"").ok_or(())?;
+    let mut plain = Vec::new();
+    let mut bytes = inner.iter();
+    while let Some(byte) = bytes.next() {
+        plain.push(if *byte == b'\\' { *bytes.next().ok_or(())? } else { *byte });
+    }
+    Ok(plain)
+}
+
 /// Every reason to refuse.
 fn reasons(question: &Question<'_>) -> Vec<Refusal> {
     let Request { method, protocol, headers, remote_address, https } = question.request;
@@ -105,6 +162,8 @@ fn reasons(question: &Question<'_>) -> Vec<Refusal> {
         unless(offered.contains(&named.as_bytes()) && named.len() <= 512, Refusal::Grant);
     }
 
+    unless(deflate(headers).is_ok(), Refusal::Malformed);
+
     let claim = Claim {
         origin: values(headers, "origin").first().copied(),
         cookie: count("cookie") > 0,
@@ -122,7 +181,7 @@ fn reasons(question: &Question<'_>) -> Vec<Refusal> {
 }
 
 /// The 101 that the RFC wants.
-fn expected(question: &Question<'_>) -> (Vec<u8>, Option<String>) {
+fn expected(question: &Question<'_>) -> (Vec<u8>, Spoken) {
     let headers = question.request.headers;
     let key = values(headers, "sec-websocket-key")[0];
     let digest = Sha1::digest([key, b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"].concat());
@@ -137,7 +196,19 @@ fn expected(question: &Question<'_>) -> (Vec<u8>, Option<String>) {
     if let Some(chosen) = &chosen {
         out += &format!("Sec-WebSocket-Protocol: {chosen}\r\n");
     }
-    ([out.as_bytes(), question.extra, b"\r\n"].concat(), chosen)
+    let agreed = deflate(headers).expect("no reason to refuse");
+    let agreed = agreed.filter(|_| question.allowed.compression);
+    if let Some((bits, is_named)) = agreed {
+        out += "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; \
+                client_no_context_takeover";
+        if is_named {
+            out += &format!("; server_max_window_bits={bits}");
+        }
+        out += "\r\n";
+    }
+    let window = agreed.map(|(bits, _)| Window::new(bits).expect("9 to 15 bits"));
+    let spoken = Spoken { subprotocol: chosen, deflate: window };
+    ([out.as_bytes(), question.extra, b"\r\n"].concat(), spoken)
 }
 
 /// The headers of a 101, as another reader sees them.
@@ -174,12 +245,14 @@ fn judge(question: &Question<'_>) {
         }
         Verdict::Accept(out) => {
             assert_eq!(reasons, []);
-            let (expected, chosen) = expected(question);
+            let (expected, spoken) = expected(question);
             assert_eq!(out, expected);
             assert!(out.len() <= 1024 + question.extra.len());
-            assert_eq!(subprotocol_of(&out), Ok(chosen.clone()));
+            assert_eq!(spoken_of(&out).as_ref(), Ok(&spoken));
             let read = read_back(&out);
-            let own = 3 + usize::from(chosen.is_some());
+            let own = 3
+                + usize::from(spoken.subprotocol.is_some())
+                + usize::from(spoken.deflate.is_some());
             assert_eq!(read.len(), own + extra.len());
             for ((name, value), (n, v)) in extra.iter().zip(&read[own..]) {
                 assert_eq!((*name, trim(value)), (n.as_bytes(), trim(v)));
@@ -192,7 +265,7 @@ fn judge(question: &Question<'_>) {
 /// is the expected one to the byte, and two readers find in it what was built.
 pub fn check(data: &[u8]) {
     // An answer that somebody else built.
-    if let Ok(Some(name)) = subprotocol_of(data) {
+    if let Ok(Spoken { subprotocol: Some(name), .. }) = spoken_of(data) {
         assert!(is_token(name.as_bytes()) && data.trim_ascii_start().starts_with(b"HTTP/1."));
         assert!(data.windows(name.len()).any(|part| part == name.as_bytes()));
     }
@@ -230,6 +303,10 @@ pub fn check(data: &[u8]) {
         remote_address,
         https: [None, Some(false), Some(true), None][usize::from(choice & 3)],
     };
-    let allowed = Allowed { subprotocol: (choice & 4 != 0).then_some(named), origins: &origins };
+    let allowed = Allowed {
+        compression: choice & 8 != 0,
+        subprotocol: (choice & 4 != 0).then_some(named),
+        origins: &origins,
+    };
     judge(&Question { request, allowed, policy, extra: input.0 });
 }

@@ -1,9 +1,18 @@
 //! The message machine of one socket, whole, cut and replayed, against a twin that has all bytes
 //! before it.
 
+use std::cell::RefCell;
 use std::ops::ControlFlow;
 
+use miniz_oxide::deflate::compress_to_vec;
+use miniz_oxide::inflate::TINFLStatus;
+use miniz_oxide::inflate::core::inflate_flags::{
+    TINFL_FLAG_HAS_MORE_INPUT, TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF,
+};
+use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
 use wsredis::cause::Cause;
+use wsredis::meter;
+use wsredis::ws::deflate::{Deflater, Inflater, Window};
 use wsredis::ws::frame::{self as wire, Control, Data, OpCode};
 use wsredis::ws::message::{Assembler, Incoming};
 
@@ -18,6 +27,15 @@ enum Got {
     Ping(Vec<u8>),
     Pong(Vec<u8>),
     Close(Option<u16>),
+    TinyFragment,
+}
+
+thread_local! {
+    /// As a loop has them: one for all its sockets, for ever.
+    static INFLATER: RefCell<Inflater> = RefCell::default();
+    static DEFLATER: RefCell<Deflater> = RefCell::default();
+    /// 200,000 bytes of one kind.
+    static BOMB: Vec<u8> = compress_to_vec(&[b'x'; 200_000], 9);
 }
 
 type Outcome = (Vec<Got>, Result<(), Cause>);
@@ -27,28 +45,53 @@ fn may_be_sent(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
 
-/// Reads frame by frame.
-fn twin(bytes: &[u8], max: usize) -> Outcome {
+/// What a payload becomes: by an inflater that has seen no other one, and, where another library can
+/// read it, by that.
+fn inflate(payload: &[u8], max: usize) -> Result<Vec<u8>, Cause> {
+    let inflated = Inflater::default().inflate(payload, max).map(<[u8]>::to_vec);
+    let whole = [payload, &[0, 0, 0xFF, 0xFF]].concat();
+    // One byte more than allowed tells what is too big.
+    let mut out = vec![0; max + 1];
+    let flags = TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF | TINFL_FLAG_HAS_MORE_INPUT;
+    let (status, _, len) = decompress(&mut DecompressorOxide::new(), &whole, &mut out, 0, flags);
+    let is_good = matches!(status, TINFLStatus::Done | TINFLStatus::NeedsMoreInput);
+    match &inflated {
+        Ok(_) if len > max => panic!("more than {max} bytes came out"),
+        Ok(inflated) if is_good => assert_eq!(inflated, &out[..len], "two libraries differ"),
+        Err(Cause::TooBig) if is_good => assert!(len > max, "only {len} bytes came out"),
+        _ => {}
+    }
+    inflated
+}
+
+/// Reads frame by frame. `deflate`: the first frame of a message may say that it is compressed.
+fn twin(bytes: &[u8], max: usize, deflate: bool) -> Outcome {
     let (mut got, mut at) = (Vec::new(), 0);
-    let mut message: Option<(bool, Vec<u8>)> = None;
+    let mut message: Option<(bool, bool, Vec<u8>)> = None;
     loop {
         let (fin, rsv1, opcode, mask, len, size) = match frame::twin(&bytes[at..]) {
-            Err(()) => return (got, Err(Cause::Protocol)),
+            Err(cause) => return (got, Err(cause)),
             Ok(None) => return (got, Ok(())),
             Ok(Some(header)) => header,
         };
         at += size;
-        if rsv1 {
+        if rsv1 && !(deflate && (opcode == 1 || opcode == 2)) {
             return (got, Err(Cause::Protocol));
         }
         match (opcode, &message) {
             (0, None) | (1 | 2, Some(_)) => return (got, Err(Cause::Protocol)),
-            (1 | 2, None) => message = Some((opcode == 1, Vec::new())),
+            (1 | 2, None) => message = Some((opcode == 1, rsv1, Vec::new())),
             _ => {}
         }
-        let collected = message.as_ref().map_or(0, |(_, payload)| payload.len());
-        if opcode < 8 && u128::from(len) + collected as u128 > max as u128 {
-            return (got, Err(Cause::TooBig));
+        if let (0..8, Some((_, is_compressed, collected))) = (opcode, &message) {
+            // What does not get smaller becomes a little longer.
+            let most = if *is_compressed { max + max / 7 + 16 } else { max };
+            if u128::from(len) + collected.len() as u128 > most as u128 {
+                return (got, Err(Cause::TooBig));
+            }
+            if len < 16 && (!fin || opcode == 0) {
+                got.push(Got::TinyFragment);
+            }
         }
         let here = (bytes.len() - at).min(usize::try_from(len).unwrap_or(usize::MAX));
         let payload: Vec<u8> =
@@ -79,11 +122,19 @@ fn twin(bytes: &[u8], max: usize) -> Outcome {
             }
             (9, _) => got.push(Got::Ping(payload)),
             (10.., _) => got.push(Got::Pong(payload)),
-            (_, Some((is_text, collected))) => {
+            (_, Some((is_text, is_compressed, collected))) => {
                 collected.extend_from_slice(&payload);
-                let text = String::from_utf8(collected.clone());
-                let hopeless = text.as_ref().is_err_and(|e| e.utf8_error().error_len().is_some());
                 let ends = fin && is_whole;
+                let plain = match *is_compressed {
+                    true if ends => match inflate(collected, max) {
+                        Ok(plain) => plain,
+                        Err(cause) => return (got, Err(cause)),
+                    },
+                    true => Vec::new(),
+                    false => collected.clone(),
+                };
+                let text = std::str::from_utf8(&plain);
+                let hopeless = text.is_err_and(|error| error.error_len().is_some());
                 if *is_text && (hopeless || (ends && text.is_err())) {
                     return (got, Err(Cause::Utf8));
                 }
@@ -92,8 +143,8 @@ fn twin(bytes: &[u8], max: usize) -> Outcome {
                 }
                 if ends {
                     got.push(match text {
-                        Ok(text) if *is_text => Got::Text(text),
-                        _ => Got::Binary(collected.clone()),
+                        Ok(text) if *is_text => Got::Text(text.into()),
+                        _ => Got::Binary(plain),
                     });
                     message = None;
                 }
@@ -104,20 +155,26 @@ fn twin(bytes: &[u8], max: usize) -> Outcome {
 }
 
 /// Feeds pieces to an assembler until it ends; `hop`: after every piece another one goes on.
-fn run<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, max: usize, hop: bool) -> Outcome {
+fn run<'a>(
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+    max: usize,
+    mut inflater: Option<&mut Inflater>,
+    hop: bool,
+) -> Outcome {
     let (mut got, mut came) = (Vec::new(), 0);
     let mut assembler = Assembler::default();
     for piece in pieces {
         came += piece.len();
         let mut is_over = false;
         let mut input = piece.to_vec();
-        let result = assembler.feed(&mut input, max, &mut |incoming| {
+        let result = assembler.feed(&mut input, max, inflater.as_deref_mut(), &mut |incoming| {
             got.push(match incoming {
                 Incoming::Text(text) => Got::Text(text.into()),
                 Incoming::Binary(payload) => Got::Binary(payload.into()),
                 Incoming::Ping(payload) => Got::Ping(payload.into()),
                 Incoming::Pong(payload) => Got::Pong(payload.into()),
                 Incoming::Close(code) => Got::Close(code),
+                Incoming::TinyFragment => Got::TinyFragment,
             });
             is_over = matches!(incoming, Incoming::Close(_));
             if is_over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -128,22 +185,36 @@ fn run<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, max: usize, hop: bool) ->
         }
         // What waits is bounded by what came, and by the limit.
         let heap = assembler.heap_bytes();
-        assert!(heap <= 1024 + 2 * (came.min(max + 125) + 65_536), "{heap} bytes after {came}");
+        assert!(heap <= 1024 + 2 * (came.min(2 * max + 125) + 65_536), "{heap} bytes after {came}");
         let replay = assembler.replay();
         if assembler.is_idle() {
             assert!(heap == 0 && replay.is_empty());
         }
         if hop {
             let mut next = Assembler::default();
-            let result = next.feed(&mut replay.clone(), max, &mut |incoming| {
-                panic!("what was not whole became {incoming:?}")
-            });
+            let result =
+                next.feed(&mut replay.clone(), max, inflater.as_deref_mut(), &mut |incoming| {
+                    assert_eq!(incoming, Incoming::TinyFragment, "it was not whole");
+                    ControlFlow::Continue(())
+                });
             assert_eq!(result, Ok(()));
             assert_eq!(next.replay(), replay);
             assembler = next;
         }
     }
     (got, Ok(()))
+}
+
+/// As a loop compresses, or as it is where that does not pay.
+fn compressed(payload: &[u8]) -> Vec<u8> {
+    let bits = 9 + payload.len() as u8 % 7;
+    let window = Window::new(bits).expect("9 to 15 bits");
+    let deflated =
+        DEFLATER.with_borrow_mut(|deflater| deflater.deflate(window, payload).map(<[u8]>::to_vec));
+    let Some(deflated) = deflated else { return payload.into() };
+    assert!(deflated.len() < payload.len());
+    assert_eq!(inflate(&deflated, payload.len()).as_deref(), Ok(payload));
+    deflated
 }
 
 /// Frames from a recipe: mostly right ones, so that the machine gets far. `large`: also payloads
@@ -154,6 +225,10 @@ fn cook(mut recipe: Input<'_>, large: bool) -> Vec<u8> {
         let first = recipe.byte();
         let len = recipe.byte();
         let payload = match len {
+            // Compressed: by us, by another library with a last block, and a bomb.
+            246 => compressed(recipe.piece(usize::from(first))),
+            247 => compress_to_vec(recipe.piece(usize::from(first)), first % 10),
+            248 => BOMB.with(Vec::clone),
             0..=250 => recipe.piece(usize::from(len)).to_vec(),
             251 => vec![recipe.byte(); 125],
             252 => vec![recipe.byte(); 126],
@@ -174,6 +249,7 @@ fn cook(mut recipe: Input<'_>, large: bool) -> Vec<u8> {
         };
         let begin = bytes.len();
         let mask = [first, len, 0, 0xA5];
+        let opcode = opcode | if (246..=248).contains(&len) && opcode % 8 > 0 { 0x40 } else { 0 };
         let header = wire::Header {
             fin: true,
             rsv1: false,
@@ -199,34 +275,60 @@ pub fn check(data: &[u8]) {
     let max = [0, 1, 125, 126, 1000, 65_536, 70_000, 1 << 20][usize::from(choice & 7)];
     let bytes = if choice & 8 == 0 { input.0.to_vec() } else { cook(input, choice >> 4 == 15) };
 
-    let expected = twin(&bytes, max);
-    assert_eq!(run([&bytes[..]], max, false), expected);
-    if bytes.len() < 2048 {
-        assert_eq!(run(pieces(&bytes, seed), max, false), expected);
-        assert_eq!(run(pieces(&bytes, seed), max, true), expected);
-    } else {
-        let pieces = || bytes.chunks(bytes.len() / 8 + usize::from(seed));
-        assert_eq!(run(pieces(), max, true), expected);
-    }
+    // permessage-deflate was agreed on.
+    let deflate = choice & 0x20 != 0;
 
+    let expected = twin(&bytes, max, deflate);
+    INFLATER.with_borrow_mut(|inflater| {
+        every_way(&bytes, max, deflate.then_some(inflater), seed, &expected)
+    });
+    assert_eq!(meter::held(), 0, "bytes are counted that nobody holds");
+    boundaries(&bytes, &expected.0, usize::from(seed) * 7, usize::from(choice));
+}
+
+/// Whole, cut, and with another machine after every piece.
+fn every_way(
+    bytes: &[u8],
+    max: usize,
+    mut inflater: Option<&mut Inflater>,
+    seed: u8,
+    expected: &Outcome,
+) {
+    assert_eq!(&run([bytes], max, inflater.as_deref_mut(), false), expected);
+    let by_hops = if bytes.len() < 2048 {
+        assert_eq!(&run(pieces(bytes, seed), max, inflater.as_deref_mut(), false), expected);
+        run(pieces(bytes, seed), max, inflater, true)
+    } else {
+        run(bytes.chunks(bytes.len() / 8 + usize::from(seed)), max, inflater, true)
+    };
+    assert_eq!(&by_hops, expected);
+}
+
+/// The frames of the server lie where they were put.
+fn boundaries(bytes: &[u8], got: &[Got], at: usize, any: usize) {
     let (mut out, mut ends) = (Vec::new(), vec![0]);
-    for one in &expected.0 {
+    for one in got {
         match one {
             Got::Text(text) => wire::append(&mut out, OpCode::Data(Data::Text), text.as_bytes()),
-            Got::Binary(payload) => wire::append(&mut out, OpCode::Data(Data::Binary), payload),
+            Got::Binary(payload) => {
+                wire::append_compressed(&mut out, OpCode::Data(Data::Binary), payload)
+            }
             Got::Ping(payload) => wire::append(&mut out, OpCode::Control(Control::Pong), payload),
-            Got::Pong(_) => continue,
+            Got::Pong(_) | Got::TinyFragment => continue,
             Got::Close(code) => wire::append_close(&mut out, code.unwrap_or(1005), "bye"),
         }
         ends.push(out.len());
     }
-    let at = usize::from(seed) * 7 % (out.len() + 1);
+    let at = at % (out.len() + 1);
     let before = ends.iter().rev().find(|end| **end <= at);
     let after = ends.iter().find(|end| **end >= at);
-    assert_eq!(Some(&wire::boundary_before(&out, at)), before);
-    assert_eq!(Some(&wire::boundary_after(&out, at)), after);
+    let (begin, end) = wire::around(&out, at);
+    assert_eq!((Some(&begin), Some(&end)), (before, after));
+    let last = ends.len().checked_sub(2).map_or(0, |at| ends[at]);
+    assert_eq!(wire::last(&out), (last, ends.len() as u32 - 1));
     // Of bytes that are no frames too, they stay inside.
-    let at = usize::from(choice).min(bytes.len());
-    let around = wire::boundary_before(&bytes, at)..=wire::boundary_after(&bytes, at);
-    assert!(around.contains(&at) && *around.end() <= bytes.len());
+    let at = any.min(bytes.len());
+    let (begin, end) = wire::around(bytes, at);
+    assert!(begin <= at && at <= end && end <= bytes.len());
+    assert!(wire::last(bytes).0 <= bytes.len());
 }

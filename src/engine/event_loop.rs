@@ -460,6 +460,9 @@ impl EventLoop {
             return self.linger(channel, SETTLING_LINGER_MS);
         }
         self.lingers.remove(&channel);
+        if self.lingers.is_empty() {
+            self.lingers = HashMap::new(); // Its table may have been that of a hundred thousand.
+        }
         let Some(name) = self.hub.linger_over(channel) else { return };
         if !self.unsubscribe(&name) {
             // Nobody to ask: it is gone at once.

@@ -562,7 +562,7 @@ impl Socket {
     /// inherited it. A socket that did not read to its end is reset, so that the kernel keeps
     /// nothing for it; a slow one has not, even if the kernel has taken what was left for it.
     pub fn cut(self) {
-        if !self.queue.is_empty() || self.cause == Some(Cause::Slow) {
+        if !self.queue.is_empty() || matches!(self.cause, Some(Cause::Slow | Cause::Shed)) {
             sys::reset_on_close(&self.fd);
         }
         sys::shutdown(&self.fd);

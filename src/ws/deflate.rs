@@ -9,6 +9,7 @@
 //! zlib-rs does the work, by flate2. Nothing here knows frames.
 
 use std::num::NonZeroU8;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 use serde::{Deserialize, Serialize};
@@ -264,8 +265,11 @@ impl Deflater {
         // Room for the worst: at this level a byte takes nine bits at most. zlib writes into what is
         // reserved and never makes more.
         self.out.reserve(payload.len() + payload.len() / 8 + 64);
-        let flushed = compressor.compress_vec(payload, &mut self.out, FlushCompress::Sync);
-        let whole = matches!(flushed, Ok(Status::Ok))
+        let out = &mut self.out;
+        // A panic in there costs one message its compression; here it would be everybody's loop.
+        let compress = || compressor.compress_vec(payload, out, FlushCompress::Sync);
+        let flushed = catch_unwind(AssertUnwindSafe(compress));
+        let whole = matches!(flushed, Ok(Ok(Status::Ok)))
             && compressor.total_in() == payload.len() as u64
             && self.out.len() < self.out.capacity();
         if !whole {

@@ -1,8 +1,4 @@
 //! `examples/host.c` as a process under test.
-#![allow(dead_code, reason = "each test file uses a part of this")]
-
-#[path = "../c/build.rs"]
-pub mod build;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -13,11 +9,10 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use build::Link;
 use tungstenite::WebSocket;
 
-/// Whatever is waited for must have come by then.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+use super::DEADLINE;
+use super::build::{self, Link};
 
 pub fn program(link: Link) -> Option<PathBuf> {
     static SHARED: OnceLock<PathBuf> = OnceLock::new();
@@ -157,14 +152,6 @@ impl Drop for Host {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let until = Instant::now() + DEADLINE;
-    while !is_so() {
-        assert!(Instant::now() < until, "not in time: {what}");
-        thread::sleep(Duration::from_millis(10));
     }
 }
 

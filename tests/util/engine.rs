@@ -22,7 +22,7 @@ pub const ANSWER: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket
 /// An engine and what it has logged.
 pub struct Bench {
     pub engine: Engine,
-    log: Arc<Mutex<Vec<String>>>,
+    log: Arc<Mutex<Vec<(Level, String)>>>,
     /// A thread is about to log.
     stuck: Arc<AtomicBool>,
     listener: TcpListener,
@@ -72,9 +72,9 @@ impl Bench {
         let log = Arc::new(Mutex::new(Vec::new()));
         let stuck = Arc::new(AtomicBool::new(false));
         let (lines, waits) = (Arc::clone(&log), Arc::clone(&stuck));
-        let sink = Arc::new(move |_, line: &str| {
+        let sink = Arc::new(move |level, line: &str| {
             waits.store(true, SeqCst);
-            lines.lock().unwrap().push(line.to_owned());
+            lines.lock().unwrap().push((level, line.to_owned()));
         });
         Bench {
             engine: Engine::new(config, Log::new(sink, Level::Debug), Arc::default()).unwrap(),
@@ -224,16 +224,22 @@ impl Bench {
 
     /// Was a line logged that holds `text`?
     pub fn has_logged(&self, text: &str) -> bool {
-        self.log.lock().unwrap().iter().any(|line| line.contains(text))
+        self.log.lock().unwrap().iter().any(|(_, line)| line.contains(text))
     }
 
     /// How many lines were logged that hold `text`.
     pub fn count_logged(&self, text: &str) -> usize {
-        self.log.lock().unwrap().iter().filter(|line| line.contains(text)).count()
+        self.logged(text).len()
+    }
+
+    /// The lines that hold `text`, each with its level.
+    pub fn logged(&self, text: &str) -> Vec<(Level, String)> {
+        let log = self.log.lock().unwrap();
+        log.iter().filter(|(_, line)| line.contains(text)).cloned().collect()
     }
 
     /// Everything that was logged.
     pub fn log_text(&self) -> String {
-        self.log.lock().unwrap().join("\n")
+        self.logged("").into_iter().map(|(_, line)| line).collect::<Vec<_>>().join("\n")
     }
 }

@@ -13,10 +13,7 @@ use serde::Serialize;
 use wsredis::sys;
 
 use super::engine::no_rates;
-use super::{Bench, DEADLINE, wait_until};
-
-#[path = "../c/build.rs"]
-mod build;
+use super::{Bench, DEADLINE, build, wait_until};
 
 /// `examples/keeper.c`.
 pub fn program() -> &'static Path {

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 
 use wsredis::cause::Cause;
+use wsredis::ws::deflate::Inflater;
 use wsredis::ws::message::{Assembler, Incoming};
 
 /// What a machine handed out, owned.
@@ -29,10 +30,16 @@ impl Got {
     }
 }
 
-/// Feeds bytes as the engine does: behind a close frame nothing is looked at.
-pub fn feed(machine: &mut Assembler, bytes: &[u8], max: usize) -> (Vec<Got>, Result<(), Cause>) {
+/// Feeds bytes as the engine does, with an inflater if permessage-deflate was agreed on: behind a close frame nothing
+/// is looked at.
+pub fn feed_with(
+    machine: &mut Assembler,
+    inflater: Option<&mut Inflater>,
+    bytes: &[u8],
+    max: usize,
+) -> (Vec<Got>, Result<(), Cause>) {
     let mut got = Vec::new();
-    let fed = machine.feed(&mut bytes.to_vec(), max, None, &mut |incoming| {
+    let fed = machine.feed(&mut bytes.to_vec(), max, inflater, &mut |incoming| {
         got.extend(Got::of(incoming));
         match got.last() {
             Some(Got::Close(_)) => ControlFlow::Break(()),
@@ -40,4 +47,9 @@ pub fn feed(machine: &mut Assembler, bytes: &[u8], max: usize) -> (Vec<Got>, Res
         }
     });
     (got, fed)
+}
+
+/// The same without permessage-deflate.
+pub fn feed(machine: &mut Assembler, bytes: &[u8], max: usize) -> (Vec<Got>, Result<(), Cause>) {
+    feed_with(machine, None, bytes, max)
 }

@@ -4,6 +4,9 @@
 #![allow(dead_code, unused_imports, reason = "each test file uses a part of this")]
 
 pub mod browser;
+#[path = "../c/build.rs"]
+pub mod build;
+pub mod c_host;
 pub mod dice;
 pub mod engine;
 pub mod fake_redis;

@@ -214,6 +214,7 @@ fn tell(keeper: &OwnedFd, message: &Message) -> Result<()> {
 /// ever does. The process must be its own: signals are blocked. `sink`, or standard error, is its
 /// log while no lease wants the lines.
 pub fn run(config: &Config, leased: bool, sink: Option<Log>) -> Result<()> {
+    sys::fill_standard_descriptors();
     let path = path_of(config)?.to_owned();
     let signals = sys::end_signals().map_err(|error| Error::io("waiting for signals", &error))?;
     let voice = Voice::new(sink);

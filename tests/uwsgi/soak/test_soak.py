@@ -1,6 +1,4 @@
-"""What test_keeper.py does a few times, done often enough to be believed: `make soak`, some hours.
-
-WSREDIS_SOAK=0.1 does a tenth of it."""
+"""What test_keeper.py does a few times, done often enough to be believed: `make soak`, some hours."""
 
 import os
 import signal
@@ -12,13 +10,9 @@ import pytest
 from bystander import Bystander
 from frozen import check_a_frozen_keeper
 from harness import eventually, many_descriptors, print_figures
+from share import SHARE, tries
 
-SHARE = float(os.environ.get('WSREDIS_SOAK', '1'))
 SOCKETS = 1000
-
-
-def tries(count):
-    return max(1, round(count * SHARE))
 
 
 @pytest.fixture(autouse=True)

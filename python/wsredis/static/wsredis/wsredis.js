@@ -16,7 +16,8 @@
  *                                it was before, so messages may have been missed
  *   close    { code, reason }    the connection ended
  *   message  { channel, data }   every message (raw mode: { data })
- *   gap, dropped, lost  { channel }            messages of this channel may be missing
+ *   gap, dropped, lost  { channel, count }     messages of this channel may be missing; `count` says
+ *                how many, where the server knows
  *   status   { status, reason, code, delay }   connecting, open, waiting, offline or stopped; why,
  *                in words; an HTTP status or close code; the milliseconds until the next try
  */
@@ -139,9 +140,9 @@
         this._emit("message", { data: text });
         return;
       }
-      const { type, channel, data, encoding, socket } = JSON.parse(text);
+      const { type, channel, data, encoding, socket, count } = JSON.parse(text);
       if (type === "hello") this._opened(socket);
-      else if (LOSSES.includes(type)) this._emit(type, { channel });
+      else if (LOSSES.includes(type)) this._emit(type, { channel, count });
       else if (type === undefined) this._deliver(channel, encoding ? bytes(data) : data);
       // Any other type is of a later version, and no message.
     }
