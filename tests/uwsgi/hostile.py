@@ -171,6 +171,25 @@ def check_fragments(made, redis, sockets):
     assert grown(figures) < sockets * (64 + 4) + 2048, figures
 
 
+def check_held_fragments(made, redis, sockets):
+    """Messages of 60,000 fragments of a byte without an end, all at once: as large as they may be."""
+    figures = check_attack(
+        made,
+        redis,
+        'fragments',
+        'fragments without an end',
+        sockets=sockets,
+        tries=sockets,
+        fragments=60_000,
+        seconds=60,
+        drain=60,
+    )
+    assert figures['endings'] == {'all': {'1008': sockets}}, figures
+    assert made.stats()['closed']['unfinished'] == sockets
+    # Not less either, or they were not there at once.
+    assert sockets * 50 < grown(figures) < sockets * (64 + 4) + 2048, figures
+
+
 def check_garbage(made, redis, connections):
     """Random bytes instead of frames."""
     figures = check_attack(

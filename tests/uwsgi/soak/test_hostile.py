@@ -57,6 +57,11 @@ def test_1000_messages_of_131000_fragments(debian, site, redis):
     hostile.check_fragments(made, redis, 1000)
 
 
+def test_1000_messages_of_60000_fragments_at_once(debian, site, redis):
+    made = hostile.start(site, debian, redis, load.NO_RATES)
+    hostile.check_held_fragments(made, redis, 1000)
+
+
 def test_10000_connections_full_of_garbage(debian, site, redis):
     made = hostile.start(site, debian, redis)
     hostile.check_garbage(made, redis, tries(10_000))
