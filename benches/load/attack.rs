@@ -1,6 +1,6 @@
 //! `attack`: flooders that send what `--attack` says, as fast as the kernel takes it; the first
-//! `--slow` of them read nothing. Who is closed comes back at once, until `--tries` connections were
-//! made or `--seconds` are over.
+//! `--slow` of them read nothing. Who is closed comes back at once, until `--tries` connections
+//! were made or `--seconds` are over.
 //!
 //! It counts how the connections end; what they should end with is said by who calls it.
 
