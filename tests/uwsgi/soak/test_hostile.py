@@ -84,4 +84,7 @@ def test_a_herd_of_9000_comes_back(debian, site, redis):
 def test_a_storm_of_50000_messages_a_second_for_a_minute(debian, site, redis):
     made = hostile.start(site, debian, redis, sockets=2000)
     options = {'sockets': 2000, 'channels': 2000, 'rate': 50_000, 'size': 200}
-    hostile.check_storm(made, redis, 'storm', seconds=tries(60), limit=300, **options)
+    seconds = max(5, tries(60))
+    hostile.check_storm(
+        made, redis, 'storm', may_be_cut_off=True, seconds=seconds, limit=300, **options
+    )
