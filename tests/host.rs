@@ -231,6 +231,7 @@ fn at_the_limit_of_descriptors_a_lost_redis_is_found_again() {
         assert_idle(&host);
         redis.run();
         wait_until("the room is heard again", || redis.subscribers("full") == 1);
+        wait_until("it can be spoken to", || host.stats()["redis_down"] == 0);
         talk(&format!("after {round}"), &mut sockets);
         assert!(crowd(&host, 100).is_empty(), "it is as full as before");
     }
@@ -248,10 +249,12 @@ fn at_the_limit_of_descriptors_a_lost_redis_is_found_again() {
 fn a_host_without_a_descriptor_for_accept_waits_without_spinning() {
     let Some(mut host) = Host::start_with_files(60, &["fd-reserve=0"]) else { return };
     // The kernel connects them all; the host can not accept the last ones.
-    let mut streams: Vec<_> = (0..100).map(|_| host.connect()).collect();
-    for stream in &mut streams {
+    let ask = |_| {
+        let mut stream = host.connect();
         stream.write_all(&upgrade("/ws/full", "")).unwrap();
-    }
+        stream
+    };
+    let streams: Vec<_> = (0..100).map(ask).collect();
     // The kernel gives the lowest that is free: none is left below this one.
     wait_until("every descriptor is used", || host.proc("fd/59").symlink_metadata().is_ok());
     assert_idle(&host);

@@ -117,13 +117,17 @@ impl Host {
         line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
     }
 
-    /// How many handshakes were refused for this reason.
-    pub fn refused(&mut self, name: &str) -> u64 {
+    /// Its numbers.
+    pub fn stats(&mut self) -> serde_json::Value {
         self.signal("-USR1");
         let mut line = String::new();
         self.stdout.read_line(&mut line).unwrap();
-        let stats: serde_json::Value = serde_json::from_str(&line).unwrap();
-        stats["refused"][name].as_u64().unwrap()
+        serde_json::from_str(&line).unwrap()
+    }
+
+    /// How many handshakes were refused for this reason.
+    pub fn refused(&mut self, name: &str) -> u64 {
+        self.stats()["refused"][name].as_u64().unwrap()
     }
 
     pub fn signal(&self, name: &str) {
