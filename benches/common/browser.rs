@@ -1,7 +1,7 @@
 //! One websocket as a browser has it: the handshake, frames in both directions, the close.
 //!
-//! Owned by whoever polls it; it never blocks and never judges what it hears. Whole frames are taken
-//! where they were read to; only what is cut is copied.
+//! Owned by whoever polls it; it never blocks and never judges what it hears. Whole frames are
+//! taken where they were read to; only what is cut is copied.
 
 use std::io::{self, Cursor, ErrorKind, Read, Write};
 use std::net::SocketAddr;

@@ -1,5 +1,5 @@
-//! A numbered message: which stream it is of, since when its source numbers, its number, and when it
-//! was sent. `stream epoch number micros `, whatever fills it up.
+//! A numbered message: which stream it is of, since when its source numbers, its number, and when
+//! it was sent. `stream epoch number micros `, whatever fills it up.
 //!
 //! Pure functions; both sides are in one process, so that one clock is enough.
 

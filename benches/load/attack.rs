@@ -1,6 +1,6 @@
 //! `attack`: flooders that send what `--attack` says, as fast as the kernel takes it; the first
-//! `--slow` of them read nothing. Who is closed comes back at once, until `--tries` connections were
-//! made or `--seconds` are over.
+//! `--slow` of them read nothing. Who is closed comes back at once, until `--tries` connections
+//! were made or `--seconds` are over.
 //!
 //! It counts how the connections end; what they should end with is said by who calls it.
 
@@ -13,8 +13,6 @@ use wsredis::ws::frame::{Data, OpCode};
 use crate::crowd::{Arrival, Crowd, Ending, Scenario};
 use crate::mark::Dice;
 
-/// Fragments of one byte that a flooder of them sends: some 0.9 MB on the wire.
-const FRAGMENTS: u64 = 131_000;
 /// Frames that are written at once.
 const BLOCK: u64 = 250;
 /// How many bytes may wait for the kernel.
@@ -95,11 +93,12 @@ impl Flood {
 
     /// Sends more, if the kernel takes it. Returns whether it has.
     fn send(&mut self, crowd: &mut Crowd, seat: usize) -> bool {
+        let fragments = crowd.options.fragments;
         let Some(browser) = crowd.open(seat) else { return false };
         let sent = &mut self.sent[seat];
         let is_done = match self.attack {
             Attack::Unfinished => *sent > 0,
-            Attack::Fragments => *sent >= FRAGMENTS,
+            Attack::Fragments => *sent >= fragments,
             _ => false,
         };
         let waiting = browser.waiting();

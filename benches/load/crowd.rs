@@ -1,7 +1,8 @@
 //! Thousands of sockets and one connection to Redis, behind one poll.
 //!
 //! Owned by `main`. It connects whoever wants to be connected, reads, and tells the scenario what
-//! happens; what is sent, and what is judged, is the scenario's. Nothing is allocated for a message.
+//! happens; what is sent, and what is judged, is the scenario's. Nothing is allocated for a
+//! message.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind};

@@ -1,12 +1,12 @@
 //! `isolation`: no byte of one socket ever reaches another, however their frames are cut.
 //!
-//! Half of the seats talk to the mirror, the other half on a channel each, which the next seat hears
-//! too. All write messages that carry their owner's mark in every byte, as fragments with pings
-//! between them, in pieces that end anywhere. Now and then a connection is cut behind such a piece,
-//! by a reset or an end, and another one, with a mark of its own, takes the seat at once.
+//! Half of the seats talk to the mirror, the other half on a channel each, which the next seat
+//! hears too. All write messages that carry their owner's mark in every byte, as fragments with
+//! pings between them, in pieces that end anywhere. Now and then a connection is cut behind such a
+//! piece, by a reset or an end, and another one, with a mark of its own, takes the seat at once.
 //!
-//! Every byte that comes must be of a mark that may come there; nothing is lost on a connection that
-//! was not cut, nor doubled, nor out of order.
+//! Every byte that comes must be of a mark that may come there; nothing is lost on a connection
+//! that was not cut, nor doubled, nor out of order.
 
 use std::time::Instant;
 

@@ -14,8 +14,8 @@
 //!
 //! One thread and one poll. `--pid` names the process whose processor time and memory is told. At
 //! the end it writes one line of JSON with the figures; it judges sockets, never the site. What the
-//! figures have to be is said where it is called: tests/uwsgi/load.py. It ends after --limit seconds
-//! (600) in any case.
+//! figures have to be is said where it is called: tests/uwsgi/hostile.py. It ends after --limit
+//! seconds (600) in any case.
 
 mod attack;
 #[path = "../common/browser.rs"]

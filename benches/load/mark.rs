@@ -1,4 +1,5 @@
-//! What says of every byte whose it is: a message is its owner's mark and its number, over and over.
+//! What says of every byte whose it is: a message is its owner's mark and its number, over and
+//! over.
 //!
 //! Pure functions. Length and kind of a message follow from mark and number, so that a message that
 //! was cut, or grown together with another, is found without remembering what was sent.

@@ -68,6 +68,8 @@ pub struct Options {
     pub cut_one_in: u64,
     /// What flooders send.
     pub attack: String,
+    /// Fragments of one byte that a flooder of them sends (attack).
+    pub fragments: u64,
     /// Connections to make (resets, attacks); 0: as many as `seconds` allow.
     pub tries: u64,
     /// Handshakes on their way at the same time.
@@ -111,6 +113,7 @@ impl Options {
             frames: 100_000,
             cut_one_in: 1000,
             attack: String::new(),
+            fragments: 131_000,
             tries: 0,
             asking: 32,
             sample: 10.0,
@@ -163,6 +166,7 @@ impl Options {
                 "--frames" => options.frames = large()?,
                 "--cut-one-in" => options.cut_one_in = large()?,
                 "--attack" => options.attack = value,
+                "--fragments" => options.fragments = large()?,
                 "--tries" => options.tries = large()?,
                 "--asking" => options.asking = number()?,
                 "--sample" => options.sample = real()?,

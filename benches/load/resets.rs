@@ -1,7 +1,7 @@
 //! `resets`: connections that end at any state of the protocol, by a reset or by an end in order.
 //!
-//! Each seat makes one connection after the other, `--tries` in all. Messages are said meanwhile, so
-//! that some are on their way to who has just gone.
+//! Each seat makes one connection after the other, `--tries` in all. Messages are said meanwhile,
+//! so that some are on their way to who has just gone.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,5 @@
-//! `slow`: healthy sockets beside others that do not read, or that begin messages and never end them.
+//! `slow`: healthy sockets beside others that do not read, or that begin messages and never end
+//! them.
 //!
 //! The seats are `--sockets` healthy ones, then `--slow`, then `--half`. All hear the channels. The
 //! healthy ones are judged as in `fanout`. What a slow one has got before it was closed is judged,

@@ -46,6 +46,12 @@ def test_a_message_of_131000_fragments_costs_no_more_than_its_bytes(debian, site
     hostile.is_empty(made)
 
 
+def test_a_message_of_fragments_that_is_never_finished_costs_no_more_either(debian, site, redis):
+    made = hostile.start(site, debian, redis, load.NO_RATES + 'wsredis-message-timeout = 8s\n')
+    hostile.check_held_fragments(made, redis, 100)
+    hostile.is_empty(made)
+
+
 def test_what_is_never_finished_is_closed_in_time_and_what_is_too_long_at_once(debian, site, redis):
     made = hostile.start(site, debian, redis, 'wsredis-message-timeout = 2s\n')
     figures = hostile.check_attack(

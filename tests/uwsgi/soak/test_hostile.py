@@ -57,6 +57,11 @@ def test_1000_messages_of_131000_fragments(debian, site, redis):
     hostile.check_fragments(made, redis, 1000)
 
 
+def test_1000_messages_of_60000_fragments_at_once(debian, site, redis):
+    made = hostile.start(site, debian, redis, load.NO_RATES)
+    hostile.check_held_fragments(made, redis, 1000)
+
+
 def test_10000_connections_full_of_garbage(debian, site, redis):
     made = hostile.start(site, debian, redis)
     hostile.check_garbage(made, redis, tries(10_000))
@@ -79,4 +84,7 @@ def test_a_herd_of_9000_comes_back(debian, site, redis):
 def test_a_storm_of_50000_messages_a_second_for_a_minute(debian, site, redis):
     made = hostile.start(site, debian, redis, sockets=2000)
     options = {'sockets': 2000, 'channels': 2000, 'rate': 50_000, 'size': 200}
-    hostile.check_storm(made, redis, 'storm', seconds=tries(60), limit=300, **options)
+    seconds = max(5, tries(60))
+    hostile.check_storm(
+        made, redis, 'storm', may_be_cut_off=True, seconds=seconds, limit=300, **options
+    )
