@@ -68,13 +68,12 @@ fuzz() {
 # Every target's state: executions, seconds, coverage, when it last grew.
 summary() {
     awk -v target="$1" '
-        { at = before + $1 }
-        $2 == "INFO:" && $3 == "Running" { before += last; at = before }
-        { last = $1 }
+        # Each run begins at 0 again.
+        $1 < last { before += last }
+        { last = $1; at = before + $1 }
         / cov: / {
             for (i = 1; i < NF; i++) if ($i == "cov:") cov = $(i + 1)
-            if (cov > most) grew = at
-            if (cov > most) most = cov
+            if (cov > most) { grew = at; most = cov }
         }
         $2 == "stat::number_of_executed_units:" { runs += $3 }
         $2 == "stat::peak_rss_mb:" { if ($3 > rss) rss = $3 }
@@ -88,11 +87,11 @@ summary() {
 # The whole campaign of one target.
 campaign() {
     local target=$1 before after
-    fuzz "$target" "-runs=${full[$target]:-$at_least}"
+    fuzz "$target" "-runs=${full[$target]:-$at_least}" || return 1
     # At most six half hours more: what still grows then is said by the summary.
     for _ in 1 2 3 4 5 6; do
         before=$(summary "$target" | sed 's/.*, *\([0-9]*\) edges.*/\1/')
-        fuzz "$target" -max_total_time=1800
+        fuzz "$target" -max_total_time=1800 || return 1
         after=$(summary "$target" | sed 's/.*, *\([0-9]*\) edges.*/\1/')
         [ "$before" != "$after" ] || break
     done
