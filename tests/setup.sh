@@ -21,7 +21,7 @@ run_packages=(uwsgi-plugin-python3 python3-venv)
 redis_packages=(redis-server)
 # pip compiles its uWSGI: with the headers of PCRE it has internal routing.
 test_packages=(uwsgi-plugin-gevent-python3 uwsgi-plugin-greenlet-python3 python3-dev libpcre2-dev
-    nginx openssl pkg-config chromium strace valgrind)
+    nginx openssl pkg-config chromium strace valgrind faketime iproute2)
 
 run_wheels=(django==5.2.* redis==8.*)
 test_wheels=(pytest==9.* websockets==17.* wsproto==1.* playwright==1.*)
