@@ -5,6 +5,8 @@
 //! it can be handed to another process. It decides nothing about channels. Idle, it owns no buffer:
 //! what is read lies in the loop's own buffer, and the write queue is empty.
 
+mod deadline;
+mod key;
 mod state;
 
 use std::collections::HashMap;
@@ -27,6 +29,8 @@ use crate::ws::deflate::Inflater;
 use crate::ws::frame::{self, OpCode};
 use crate::ws::message::{Assembler, Incoming};
 
+pub use deadline::Due;
+pub use key::Key;
 pub use state::SocketState;
 
 /// A connection that has nothing more to say has this long to be read to its end; then it is cut.
@@ -39,37 +43,6 @@ const CONTROL_BURST: Duration = Duration::from_millis(2_500);
 
 /// While fewer bytes wait than this, and the kernel takes them, every ping is answered.
 const PONG_ROOM: usize = 1_024;
-
-/// A socket's place in its loop: an index, and a number above it that no other socket has at this
-/// index. An event or a reply for one that is gone finds nobody.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(u64);
-
-impl Key {
-    const INDEX_BITS: u32 = 24;
-
-    /// The key of the `turn`th socket of a loop, at this index.
-    pub fn new(turn: u64, index: usize) -> Self {
-        Key(turn << Self::INDEX_BITS | index as u64)
-    }
-
-    /// The index.
-    pub fn index(self) -> usize {
-        (self.0 & ((1 << Self::INDEX_BITS) - 1)) as usize
-    }
-}
-
-impl From<u64> for Key {
-    fn from(key: u64) -> Self {
-        Key(key)
-    }
-}
-
-impl From<Key> for u64 {
-    fn from(key: Key) -> Self {
-        key.0
-    }
-}
 
 /// What waits for a socket are frames.
 struct Frames;
@@ -120,21 +93,6 @@ pub struct Rights<Name = Rc<str>> {
     pub session: Option<Box<str>>,
     /// Where the browser is, as the host knows it.
     pub address: Box<str>,
-}
-
-/// What a socket's deadline asks for.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Due {
-    /// Nothing: something happened meanwhile.
-    Nothing,
-    /// Its channels took too long: send the answer now.
-    Release,
-    /// A ping or heartbeat was queued.
-    Queued,
-    /// It is to be closed.
-    Close(Cause),
-    /// It had its time: cut it.
-    Cut,
 }
 
 /// One adopted connection.
@@ -487,75 +445,6 @@ impl Socket {
             sys::shutdown_write(&self.fd);
         }
         Ok(())
-    }
-
-    /// When [`Socket::on_deadline`] wants to be called. It may be earlier than needed, never later.
-    pub fn deadline(&self, config: &Config) -> Option<Millis> {
-        match self.phase {
-            Phase::Held | Phase::Closing | Phase::Ending => Some(self.limit_at),
-            Phase::Open => [
-                self.expires_at,
-                self.unfinished_at(config),
-                self.ping_at(config),
-                self.heartbeat_at(config),
-            ]
-            .into_iter()
-            .flatten()
-            .min(),
-        }
-    }
-
-    /// When what the browser has begun must be whole.
-    fn unfinished_at(&self, config: &Config) -> Option<Millis> {
-        Some(self.assembler.begun()? + config.message_timeout.as_millis() as u64)
-    }
-
-    /// When silence is to be broken by a ping, or an unanswered ping ends the socket. Spread by a
-    /// tenth around the interval, so that sockets that came together do not stay together.
-    fn ping_at(&self, config: &Config) -> Option<Millis> {
-        if let Some(pinged) = self.pinged_at {
-            return Some(pinged + config.pong_timeout.as_millis() as u64);
-        }
-        match config.ping_interval.as_millis() as u64 {
-            0 => None,
-            interval => {
-                let spread = interval / 5;
-                let jitter = u64::from(self.key).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-                Some(self.heard_at + interval - spread / 2 + jitter % (spread + 1))
-            }
-        }
-    }
-
-    fn heartbeat_at(&self, config: &Config) -> Option<Millis> {
-        let interval = config.heartbeat_interval.as_millis() as u64;
-        self.rights.heartbeat.as_ref().map(|_| self.sent_at + interval)
-    }
-
-    /// Its deadline has come.
-    pub fn on_deadline(&mut self, config: &Config, now: Millis) -> Due {
-        let due = |at: Option<Millis>| at.is_some_and(|at| at <= now);
-        match self.phase {
-            Phase::Held if self.limit_at <= now => Due::Release,
-            Phase::Closing | Phase::Ending if self.limit_at <= now => Due::Cut,
-            Phase::Open if due(self.expires_at) => Due::Close(Cause::Expired),
-            Phase::Open if due(self.unfinished_at(config)) => Due::Close(Cause::Unfinished),
-            Phase::Open if due(self.ping_at(config)) => {
-                if self.pinged_at.is_some() {
-                    return Due::Close(Cause::NoPong);
-                }
-                self.pinged_at = Some(now);
-                self.queue_frame(OpCode::Control(frame::Control::Ping), b"", now);
-                Due::Queued
-            }
-            Phase::Open if due(self.heartbeat_at(config)) => {
-                if let Some(heartbeat) = self.rights.heartbeat.clone() {
-                    self.queue_frame(OpCode::Data(frame::Data::Text), heartbeat.as_bytes(), now);
-                }
-                self.sent_at = now;
-                Due::Queued
-            }
-            _ => Due::Nothing,
-        }
     }
 
     /// Lets go of the descriptor. Shut down rather than only closed: a child of the host may have
