@@ -81,12 +81,11 @@ fn send(text: &str) {
         assert_eq!(twin["channel"], got["channel"]);
         if !sent.binary {
             assert_eq!(got, json!({"channel": &*sent.channel, "data": twin["data"]}));
-            let around = around.expect("text can have a sender");
-            let around = std::str::from_utf8(&around).ok().and_then(value).expect("it is JSON");
+            let raw = around.expect("text can have a sender");
+            let around = std::str::from_utf8(&raw).ok().and_then(value).expect("it is JSON");
             assert_eq!(around, json!({"sender": {"id": 7}, "data": twin["data"]}));
             // And on its way out to browsers.
-            let got = self::told("c", around.to_string().as_bytes());
-            let got = value(&got).expect("it is JSON");
+            let got = value(&self::told("c", &raw)).expect("it is JSON");
             assert_eq!(got["data"], around);
         } else {
             assert_eq!(twin["encoding"], "base64");
