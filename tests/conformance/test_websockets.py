@@ -63,7 +63,7 @@ def test_many_fragments_come_back_as_one_message(echo, count, compression):
 def test_random_messages_in_random_fragments_come_back_in_order(connect):
     dice = random.Random(SEED)
     with connect() as browser:
-        # Each ends with an empty fragment: more of them would be a flood.
+        # Some of the fragments are tiny: more of them would be a flood.
         for _ in range(12):
             message = dice.randbytes(dice.choice([0, 10, 200, 3_000, 70_000]))
             cuts = sorted(dice.randrange(len(message) + 1) for _ in range(dice.randrange(4)))
