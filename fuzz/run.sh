@@ -10,7 +10,7 @@
 # fuzzers alone). JOBS=2 runs so many targets at once; `quick` uses all cores.
 #
 # Ends with a line for each target, and with 1 if there was a finding: its input lies in fuzz/artifacts/TARGET/.
-# Nothing is installed; the crates come by fuzz/Cargo.lock, and libFuzzer is built from its own (a C++ compiler is needed).
+# Nothing is installed; the crates come by fuzz/Cargo.lock, and libFuzzer is built from its own (by a C++ compiler).
 set -euo pipefail
 cd "$(dirname "$0")"
 
