@@ -89,7 +89,7 @@ fn twin(bytes: &[u8], max: usize, deflate: bool) -> Outcome {
             if u128::from(len) + collected.len() as u128 > most as u128 {
                 return (got, Err(Cause::TooBig));
             }
-            if len < 16 && (!fin || opcode == 0) {
+            if len < 16 && !fin {
                 got.push(Got::TinyFragment);
             }
         }
