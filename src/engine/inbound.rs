@@ -80,6 +80,7 @@ impl EventLoop {
             }
         }
         self.read_buffer = buffer;
+        self.inflater.trim();
     }
 
     fn leftover(&mut self, key: Key) -> Option<Vec<u8>> {

@@ -291,6 +291,13 @@ pub struct Inflater {
 }
 
 impl Inflater {
+    /// Gives back what a large message took, once it was handled.
+    pub fn trim(&mut self) {
+        if self.out.capacity() > KEPT {
+            self.out = Vec::new();
+        }
+    }
+
     /// The message whose compressed payload this is.
     ///
     /// # Errors
@@ -302,7 +309,6 @@ impl Inflater {
         let inner = self.inner.get_or_insert_with(new);
         inner.reset(false);
         self.out.clear();
-        self.out.shrink_to(KEPT);
         let ended = feed(inner, payload, &mut self.out, max_message)?
             || feed(inner, &TAIL, &mut self.out, max_message)?;
         // A last block (§7.2.3.4) is followed by nothing but the empty one that the tail completes.
@@ -604,8 +610,8 @@ mod tests {
             assert!(inflater.out.capacity() <= (max + 1).max(KEPT), "{}", inflater.out.capacity());
         }
         assert_eq!(inflater.inflate(&bomb, 16 << 20).map(<[u8]>::len), Ok(16 << 20));
-        // What a large message took is given back with the next.
-        inflater.inflate(&[0], 10).unwrap();
+        // What a large message took is given back.
+        inflater.trim();
         assert!(inflater.out.capacity() <= KEPT);
         deflater.deflate(Window::default(), b"aaaaaaaaaaaaaaaa").unwrap();
         assert!(deflater.out.capacity() <= KEPT);
