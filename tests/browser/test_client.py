@@ -205,6 +205,8 @@ def test_what_may_be_missing_is_told_by_channel(page, server, type):
     server.socket().send('{"type":"tomorrow","channel":"a"}')
     server.socket().send(json.dumps({"type": type, "channel": "a"}))
     assert event(page, type) == {"type": type, "channel": "a"}
+    server.socket().send(json.dumps({"type": type, "channel": "b", "count": 7}))
+    assert event(page, type, 2) == {"type": type, "channel": "b", "count": 7}
     assert page.evaluate("log.filter((event) => event.type === 'message').length") == 0
 
 

@@ -142,7 +142,8 @@
       }
       const { type, channel, data, encoding, socket, count } = JSON.parse(text);
       if (type === "hello") this._opened(socket);
-      else if (LOSSES.includes(type)) this._emit(type, { channel, count });
+      else if (LOSSES.includes(type))
+        this._emit(type, count === undefined ? { channel } : { channel, count });
       else if (type === undefined) this._deliver(channel, encoding ? bytes(data) : data);
       // Any other type is of a later version, and no message.
     }
