@@ -138,6 +138,13 @@ def check_attack(made, redis, attack, title=None, **options):
     return figures
 
 
+def costs_little(figures):
+    """Each flood cost the loop some 100 us, with its handshake. How much of a core that is depends on how fast
+    they come back, which max-adopt-rate bounds: 50 % at 5,500 a second."""
+    seconds = figures['server']['busiest_thread_percent'] / 100 * figures['seconds']
+    assert seconds / figures['closes']['4029'] < 250e-6, figures
+
+
 def closed_for_their_rate(made, figures):
     """Were all flooders closed with 4029? Where its own flood is still under way, a reset may overtake
     the close frame."""

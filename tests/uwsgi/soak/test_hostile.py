@@ -43,7 +43,7 @@ def test_20_flooders_of_pings_for_a_minute(debian, site, redis):
     made = hostile.start(site, debian, redis)
     figures = hostile.check_attack(made, redis, 'pings', sockets=20, seconds=tries(60))
     hostile.closed_for_their_rate(made, figures)
-    assert figures['server']['busiest_thread_percent'] < 50, figures
+    hostile.costs_little(figures)
 
 
 def test_500_flooders_of_messages(debian, site, redis):
