@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 
 use crate::config::{is_origin, shown};
 use crate::error::{Error, Kind, Result};
+use crate::ws::handshake::is_token;
 
 /// What one socket may do.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -273,8 +274,7 @@ fn heartbeat(raw: &str) -> std::result::Result<String, String> {
 /// A token of HTTP (RFC 9110 §5.6.2): it goes into the answer's header as it is.
 fn subprotocol(raw: &str) -> std::result::Result<String, String> {
     let text: String = typed(raw, "text, like \"wsredis.v1\"; leave it out for none")?;
-    let token = |c: u8| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c);
-    if text.is_empty() || text.len() > MAX_SUBPROTOCOL || !text.bytes().all(token) {
+    if text.len() > MAX_SUBPROTOCOL || !is_token(text.as_bytes()) {
         return Err(format!(
             "is {}, which is not a token of HTTP of up to {MAX_SUBPROTOCOL} letters, digits, - . _",
             shown(&text)

@@ -5,6 +5,7 @@
 //! end of the turn writes each socket once, however many messages came.
 
 use super::event_loop::{EventLoop, find};
+use super::local::Shared;
 use super::stats::Counters;
 use crate::cause::Cause;
 use crate::hub::{Form, Variant};
@@ -19,11 +20,7 @@ impl EventLoop {
         let Some(id) = self.hub.find(channel) else { return };
         let own = self.echo.take(id, payload);
         let (config, now) = (&self.shared.config, self.now);
-        let mut encoder = Encoder {
-            deflater: &mut self.deflater,
-            threshold: config.compression_threshold,
-            counters: &self.shared.ports[self.number].counters,
-        };
+        let mut encoder = Encoder::new(&mut self.deflater, &self.shared, self.number);
         let (mut delivered, mut dropped) = (0, 0);
         for group in self.hub.groups(id) {
             let segment = self.segments.entry((id, group.variant)).or_default();
@@ -63,11 +60,7 @@ impl EventLoop {
     /// Queues a data frame for one socket alone.
     pub(super) fn queue_data(&mut self, key: Key, data: Data, payload: &[u8]) {
         let Some(socket) = find(&mut self.sockets, key) else { return };
-        let mut encoder = Encoder {
-            deflater: &mut self.deflater,
-            threshold: self.shared.config.compression_threshold,
-            counters: &self.shared.ports[self.number].counters,
-        };
+        let mut encoder = Encoder::new(&mut self.deflater, &self.shared, self.number);
         let mut bytes = Vec::with_capacity(payload.len() + frame::MAX_HEADER);
         encoder.frame(&mut bytes, data, payload, socket.variant.deflate);
         socket.queue_own(bytes, self.now);
@@ -103,7 +96,13 @@ struct Encoder<'a> {
     counters: &'a Counters,
 }
 
-impl Encoder<'_> {
+impl<'a> Encoder<'a> {
+    /// For the loop of this number.
+    fn new(deflater: &'a mut Deflater, shared: &'a Shared, number: usize) -> Self {
+        let threshold = shared.config.compression_threshold;
+        Encoder { deflater, threshold, counters: &shared.ports[number].counters }
+    }
+
     /// Appends a message's frame in a variant.
     fn message(&mut self, out: &mut Vec<u8>, variant: Variant, channel: &str, payload: &[u8]) {
         match variant.form {

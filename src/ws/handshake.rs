@@ -333,7 +333,7 @@ fn trim(mut value: &[u8]) -> &[u8] {
 }
 
 /// A token of RFC 9110 §5.6.2.
-fn is_token(text: &[u8]) -> bool {
+pub fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(|byte| is_token_byte(*byte))
 }
 
