@@ -45,13 +45,12 @@ impl Segment {
         Segment(Rc::new(RefCell::new(Bytes { bytes, share })))
     }
 
-    /// Lets `write` append to the buffer; returns the range that was added.
-    pub fn append(&self, write: impl FnOnce(&mut Vec<u8>)) -> (u32, u32) {
+    /// Lets `write` append to the buffer; returns where that ends.
+    pub fn append(&self, write: impl FnOnce(&mut Vec<u8>)) -> u32 {
         let Bytes { bytes, share } = &mut *self.0.borrow_mut();
-        let from = bytes.len() as u32;
         write(bytes);
         share.set(bytes.capacity());
-        (from, bytes.len() as u32)
+        bytes.len() as u32
     }
 
     /// Nothing more will be appended: gives back what it has too much, if anybody waits to write it.
@@ -468,6 +467,12 @@ mod tests {
         }
     }
 
+    /// Appends to a segment; returns the range.
+    fn grow(segment: &Segment, bytes: &[u8]) -> (u32, u32) {
+        let from = segment.len() as u32;
+        (from, segment.append(|out| out.extend_from_slice(bytes)))
+    }
+
     /// Units of so many bytes.
     struct Sized(usize);
 
@@ -488,7 +493,7 @@ mod tests {
         let segment = Segment::default();
         let mut queue = WriteQueue::default();
         for i in 0..1000u32 {
-            let range = segment.append(|bytes| bytes.extend_from_slice(&i.to_be_bytes()));
+            let range = grow(&segment, &i.to_be_bytes());
             assert_eq!(queue.push(&segment, range, 3, 0), i == 0);
         }
         assert!(queue.rest.is_none());
@@ -507,7 +512,7 @@ mod tests {
         let segment = Segment::default();
         let mut queue = WriteQueue::default();
         for (i, text) in ["a", "b", "c"].iter().enumerate() {
-            let range = segment.append(|bytes| bytes.extend_from_slice(text.as_bytes()));
+            let range = grow(&segment, text.as_bytes());
             if i != 1 {
                 queue.push(&segment, range, 3, 0);
             }
@@ -647,13 +652,12 @@ mod tests {
                     1 | 2 => {
                         let segment = &segments[random(segments.len() as u64)];
                         let len = if random(20) == 0 { random(100_000) } else { random(10) };
-                        let range = segment.append(|bytes| {
-                            for _ in 0..len {
-                                next = next.wrapping_add(1);
-                                bytes.push(next);
-                            }
-                            twin.extend_from_slice(&bytes[bytes.len() - len..]);
-                        });
+                        let from = twin.len();
+                        twin.extend((0..len).map(|_| {
+                            next = next.wrapping_add(1);
+                            next
+                        }));
+                        let range = grow(segment, &twin[from..]);
                         if len > 0 {
                             queue.push(segment, range, 0, 0);
                         }

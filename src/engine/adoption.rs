@@ -226,7 +226,7 @@ impl EventLoop {
         let mut notice = Vec::new();
         envelope::notice(&mut notice, Notice::Gap, self.hub.name(channel));
         let segment = Segment::default();
-        let range = segment.append(|bytes| frame::append(bytes, OpCode::Data(Data::Text), &notice));
+        let end = segment.append(|bytes| frame::append(bytes, OpCode::Data(Data::Text), &notice));
         let listeners: Vec<u32> = self.hub.listeners(channel).collect();
         for index in listeners {
             let now = self.now;
@@ -238,7 +238,7 @@ impl EventLoop {
                     self.release(key);
                 }
             } else if gap && socket.variant.form == Form::Envelope {
-                socket.queue(&segment, range, NO_CHANNEL, now);
+                socket.queue(&segment, (0, end), NO_CHANNEL, now);
                 self.counters().gaps_told.add(1);
                 self.make_dirty(key);
             } else if gap {

@@ -16,6 +16,7 @@ use mio::{Events, Poll, Token};
 use slab::Slab;
 
 use super::events;
+use super::fanout::Run;
 use super::inbox::Wire;
 use super::links::Links;
 use super::local::Shared;
@@ -81,6 +82,8 @@ pub struct EventLoop {
     pub(super) links: Option<Box<Links>>,
     /// The segments of this turn.
     pub(super) segments: HashMap<(ChannelId, Variant), Segment>,
+    /// Messages that are in their segments and in nobody's queue yet: only while a batch is read.
+    pub(super) run: Run,
     /// Sockets with something to write.
     pub(super) dirty: Vec<Key>,
     /// Sockets to be closed at the end of the turn.
@@ -126,6 +129,7 @@ impl EventLoop {
             timers: Timers::default(),
             lingers: HashMap::new(),
             segments: HashMap::new(),
+            run: Run::default(),
             dirty: Vec::new(),
             doomed: Vec::new(),
             unread: Vec::new(),
