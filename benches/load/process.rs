@@ -29,11 +29,16 @@ pub struct Process {
     before: Memory,
     /// The anonymous kilobytes, counted page by page; what `before` has is only about right.
     exactly_before: Option<u64>,
+    /// What all threads had run when it was last asked whether they still do.
+    stood: (Instant, u64),
     peak: Memory,
     next_at: Instant,
     told_at: Instant,
     over_time: Vec<(Duration, Memory)>,
 }
+
+/// Who has hardly run for so long has done everything.
+const REST: Duration = Duration::from_millis(100);
 
 /// How often the peak is looked for.
 const LOOK: Duration = Duration::from_millis(200);
@@ -50,6 +55,7 @@ impl Process {
             earlier: 0,
             before,
             exactly_before: exact_anonymous(pid),
+            stood: (now, 0),
             peak: before,
             next_at: now,
             told_at: now,
@@ -78,6 +84,17 @@ impl Process {
             self.told_at += self.every;
             self.over_time.push((now.saturating_duration_since(self.began), memory));
         }
+    }
+
+    /// Has it come to rest? To be asked again and again; it takes `REST` at least.
+    pub fn is_at_rest(&mut self, now: Instant) -> bool {
+        let (asked, before) = self.stood;
+        if now < asked + REST {
+            return false;
+        }
+        let total = spent(self.pid).iter().map(|(_, time)| time).sum();
+        self.stood = (now, total);
+        total - before < REST.as_nanos() as u64 / 1000
     }
 
     /// The figures so far.

@@ -1,6 +1,6 @@
 //! `speak`: sockets that send `--messages` in all, `--burst` in each write, as fast as the kernel
 //! takes them or at a `--rate`. Each sends a ping behind its last one: when all have their pongs,
-//! everything that was sent has been read.
+//! everything that was sent has been read. It ends when the server has nothing more to do.
 //!
 //! It judges nothing but that: what became of the messages is asked of Redis by who calls it.
 
@@ -128,7 +128,8 @@ impl Scenario for Speak {
             0.0 => Some(now),
             rate => Some(self.began + Duration::from_secs_f64((self.sent + 1) as f64 / rate)),
         };
-        Ok(self.pongs + self.ended as usize >= self.left.len())
+        let is_read = self.pongs + self.ended as usize >= self.left.len();
+        Ok(is_read && crowd.process.as_mut().is_none_or(|process| process.is_at_rest(now)))
     }
 
     fn tell(&self, _: &Crowd, report: &mut Value) {
