@@ -72,7 +72,7 @@ impl EventLoop {
         let answer = std::mem::take(&mut adoption.answer);
         let mut socket = Socket::new(adoption.fd, key, variant, rights, answer, self.now);
         if let Err((refusal, why)) = admitted {
-            self.shared.refusals.of(refusal).add(1);
+            self.shared.refusals.of(refusal).add_shared(1);
             self.shared.log.limited(Level::Warn, why, || {
                 format!("wsredis: handshake refused with {}: {why}", refusal.status())
             });
