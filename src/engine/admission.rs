@@ -125,6 +125,11 @@ impl Admission {
         self.seats.lock().take(user, address);
     }
 
+    /// What is to be known of an address for as long as its socket lives: without a limit, nothing.
+    pub fn minded<'a>(&self, address: &'a str) -> &'a str {
+        self.limited(None, address).1.unwrap_or_default()
+    }
+
     /// What there is a limit for. A peer by unix socket has no address, and a proxy's is not that of
     /// a browser: one that passes none on would shut everybody out.
     fn limited<'a>(
@@ -137,7 +142,7 @@ impl Admission {
         (user.filter(|_| self.per_user > 0), address)
     }
 
-    /// Gives a seat back that was taken for the same user and address.
+    /// Gives a seat back that was taken for the same user and address, or what is minded of it.
     pub fn leave(&self, user: Option<&str>, address: &str) {
         let mut seats = self.seats.lock();
         seats.sockets = seats.sockets.saturating_sub(1);
@@ -215,7 +220,10 @@ mod tests {
         }
         for address in proxies.repeat(3) {
             admission.leave(None, address);
+            assert_eq!(admission.minded(address), "");
         }
+        assert_eq!(admission.minded("11.1.2.3"), "11.1.2.3");
+        assert_eq!(Admission::new(&Config::new()).unwrap().minded("11.1.2.3"), "");
         let seats = admission.seats.lock();
         assert!(seats.sockets == 0 && seats.addresses.is_empty());
     }

@@ -15,37 +15,28 @@ use mio::{Interest, Token};
 
 use super::event_loop::{EventLoop, Timer};
 use super::events::Event;
-use super::inbox::{Adoption, Newcomer};
+use super::inbox::Newcomer;
 use crate::cause::{Cause, Refusal};
 use crate::config::OnGap;
 use crate::grant::{Grant, Slow};
 use crate::hub::{ChannelId, Form, Variant};
 use crate::log::Level;
-use crate::socket::{Key, Phase, Rights, Socket};
+use crate::socket::{Identity, Key, Phase, Rights, Socket};
 use crate::sys;
 use crate::timer::{Alarm, Millis};
 use crate::write_queue::{NO_CHANNEL, Segment};
 use crate::ws::envelope::{self, Notice};
 use crate::ws::frame::{self, Data, OpCode};
 
-/// The memory that a socket owns for as long as it lives: for the statistics.
-pub(super) fn bytes_of(socket: &Socket) -> u64 {
-    (size_of::<Socket>() + socket.heap_bytes()) as u64
-}
-
 impl Rights {
-    fn of(grant: &Grant, adoption: &Adoption) -> Self {
-        let boxed = |text: &Option<String>| text.as_deref().map(Box::from);
+    /// `shared_name` finds the names that are known already.
+    fn of(grant: &Grant, mirror: bool, shared_name: impl Fn(&str) -> Rc<str>) -> Self {
         Rights {
-            publish: grant.publish.iter().map(|name| Rc::from(name.as_str())).collect(),
-            sender: boxed(&grant.sender),
+            publish: grant.publish.iter().map(|name| shared_name(name)).collect(),
             echo: grant.echo,
-            mirror: adoption.mirror,
+            mirror,
             latest: grant.slow == Slow::Latest,
-            heartbeat: boxed(&grant.heartbeat),
-            user: boxed(&grant.user),
-            session: boxed(&grant.session),
-            address: adoption.remote_address.as_str().into(),
+            heartbeat: grant.heartbeat.as_deref().map(Box::from),
         }
     }
 }
@@ -68,9 +59,19 @@ impl EventLoop {
             }
             Err(_) => Err((Refusal::Full, "the kernel refused to watch the descriptor")),
         };
-        let rights = Rights::of(&grant, &adoption);
+        let identity = Identity {
+            sender: grant.sender.as_deref(),
+            user: grant.user.as_deref(),
+            session: grant.session.as_deref(),
+            address: self.shared.admission.minded(&adoption.remote_address),
+        };
+        let rights = match admitted {
+            Ok(()) => self.hear(key, variant, &grant, adoption.mirror),
+            Err(_) => Rc::default(),
+        };
         let answer = std::mem::take(&mut adoption.answer);
-        let mut socket = Socket::new(adoption.fd, key, variant, rights, answer, self.now);
+        let mut socket =
+            Socket::new(adoption.fd, key, variant, rights, identity.into(), answer, self.now);
         if let Err((refusal, why)) = admitted {
             self.shared.refusals.of(refusal).add(1);
             self.shared.log.limited(Level::Warn, why, || {
@@ -84,10 +85,10 @@ impl EventLoop {
             }
         } else {
             socket.admitted = true;
-            self.join(&mut socket, &grant);
+            self.seat(&mut socket, &grant);
         }
         let is_held = socket.phase == Phase::Held;
-        self.sockets.insert(socket);
+        self.keep(socket);
         if is_held {
             if !adoption.leftover.is_empty() {
                 self.leftovers.insert(key, adoption.leftover);
@@ -99,6 +100,16 @@ impl EventLoop {
         }
         self.rearm(key);
         self.make_dirty(key);
+    }
+
+    /// Puts a socket at the place that its key tells of.
+    pub(super) fn keep(&mut self, socket: Socket) {
+        let count = self.sockets.len();
+        if count == self.sockets.capacity() {
+            // An eighth more, where the slab alone would double: what is not used is memory, too.
+            self.sockets.reserve_exact(count / 8 + 16);
+        }
+        self.sockets.insert(socket);
     }
 
     /// The key of the next socket.
@@ -124,28 +135,45 @@ impl EventLoop {
         let _ = self.poll.registry().deregister(&mut SourceFd(&socket.as_raw_fd()));
     }
 
+    /// The rights of a socket that is here from now on.
+    pub(super) fn share_rights(&mut self, rights: Rights) -> Rc<Rights> {
+        let (rights, bytes) = self.rights.share(rights);
+        self.counters().socket_bytes.add(bytes as u64);
+        rights
+    }
+
     /// Counts a socket that is here from now on.
     pub(super) fn take_seat(&self, socket: &Socket) {
         if socket.admitted {
             let counters = self.counters();
             counters.sockets.add(1);
-            counters.socket_bytes.add(bytes_of(socket));
+            counters.socket_bytes.add(socket.bytes() as u64);
         }
     }
 
     /// Counts a socket no more that goes or ends.
-    pub(super) fn give_seat_back(&self, socket: &Socket) {
+    pub(super) fn give_seat_back(&mut self, socket: &Socket) {
         if socket.admitted {
+            let rights = self.rights.give_back(&socket.rights);
             let counters = self.counters();
             counters.sockets.sub(1);
-            counters.socket_bytes.sub(bytes_of(socket));
-            self.shared.admission.leave(socket.rights.user.as_deref(), &socket.rights.address);
+            counters.socket_bytes.sub((socket.bytes() + rights) as u64);
+            let identity = socket.identity();
+            self.shared.admission.leave(identity.user, identity.address);
             self.shared.foreign.forget((self.number, socket.key));
         }
     }
 
-    /// Lets an admitted socket hear its channels, and queues what it is to read first.
-    fn join(&mut self, socket: &mut Socket, grant: &Grant) {
+    /// Lets the socket that is about to come hear its channels. Returns its rights.
+    fn hear(&mut self, key: Key, variant: Variant, grant: &Grant, mirror: bool) -> Rc<Rights> {
+        // What was published before it came is not for it.
+        self.read_waiting_feed();
+        self.join_channels(key, variant, &grant.subscribe);
+        self.share_rights(Rights::of(grant, mirror, |name| self.hub.shared_name(name)))
+    }
+
+    /// Gives an admitted socket its seat, and queues what it is to read first.
+    fn seat(&mut self, socket: &mut Socket, grant: &Grant) {
         if let Some(after) = grant.expires_in {
             socket.expire_at(self.now.saturating_add(after.as_millis() as u64));
         }
@@ -155,9 +183,6 @@ impl EventLoop {
             envelope::hello(&mut hello, &id);
             socket.queue_frame(OpCode::Data(Data::Text), &hello, self.now);
         }
-        // What was published before it came is not for it.
-        self.read_waiting_feed();
-        self.join_channels(socket.key, socket.variant, &grant.subscribe);
         self.counters().adopted.add(1);
         self.take_seat(socket);
         self.shared.events.push(|| Event::Opened(id));

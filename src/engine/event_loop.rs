@@ -29,8 +29,8 @@ use crate::error::Result;
 use crate::hub::{ChannelId, Hub, Left, Variant};
 use crate::log::Level;
 use crate::meter;
-use crate::socket::{Due, Key, Phase, Socket};
-use crate::timer::{Alarm, Millis, Timers};
+use crate::socket::{Due, Key, Phase, SharedRights, Socket};
+use crate::timer::{self, Alarm, Millis, Timers};
 use crate::write_queue::Segment;
 use crate::ws::deflate::{Deflater, Inflater};
 
@@ -49,14 +49,12 @@ pub(super) const READ_BUFFER: usize = 64 * 1024;
 /// Readiness taken from the kernel in one turn.
 const EVENTS: usize = 1024;
 
-/// Owners of deadlines.
+/// Owners of deadlines, beside the sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
     Link(Wire),
     Resubscribe,
     Linger(ChannelId),
-    /// The socket with this key.
-    Socket(Key),
     /// The time at which a raw socket that lost continuity is closed.
     Gap(Key),
     /// The time at which a socket is sent away, after [`super::inbox::Command::Disperse`].
@@ -73,8 +71,13 @@ pub struct EventLoop {
     pub(super) sockets: Slab<Socket>,
     /// How many sockets came so far: no two have the same key.
     pub(super) came: u64,
+    /// What they may do.
+    pub(super) rights: SharedRights,
+    /// When something is due for a socket, by its index.
+    pub(super) deadlines: Timers<u32>,
     pub(super) hub: Hub,
     pub(super) echo: Notes,
+    /// When anything else is due.
     pub(super) timers: Timers<Timer>,
     /// When the linger of a channel ends. It rings in vain for a channel that has listeners again.
     pub(super) lingers: HashMap<ChannelId, Alarm>,
@@ -124,6 +127,8 @@ impl EventLoop {
             now: DAWN,
             sockets: Slab::new(),
             came: 0,
+            rights: SharedRights::default(),
+            deadlines: Timers::default(),
             hub: Hub::default(),
             echo: Notes::default(),
             timers: Timers::default(),
@@ -187,7 +192,7 @@ impl EventLoop {
             return Some(Duration::ZERO);
         }
         let ends = self.stop_by.into_iter().chain(self.moving.export_by());
-        let next = self.timers.next().into_iter().chain(ends).min()?;
+        let next = self.timers.next().into_iter().chain(self.deadlines.next()).chain(ends).min()?;
         // The clock may have gone on since `now` was taken; poll rounds up, so that nothing fires
         // too early.
         let elapsed = self.started.elapsed();
@@ -309,8 +314,9 @@ impl EventLoop {
     /// Moves a socket's place among the deadlines to where it belongs now.
     pub(super) fn rearm(&mut self, key: Key) {
         let Some(socket) = find(&mut self.sockets, key) else { return };
-        let at = socket.deadline(&self.shared.config);
-        self.timers.set(&mut socket.alarm, Timer::Socket(key), at);
+        let at = socket.deadline(&self.shared.config, self.now);
+        let at = at.map(|at| timer::rounded(at, self.now));
+        self.deadlines.set(&mut socket.alarm, key.index() as u32, at);
     }
 
     /// Writes what waits for the sockets on the list: one write for each, however many messages
@@ -390,7 +396,7 @@ impl EventLoop {
         }
         self.leave_channels(key);
         let mut socket = self.sockets.remove(key.index());
-        self.timers.set(&mut socket.alarm, Timer::Socket(key), None);
+        self.deadlines.set(&mut socket.alarm, key.index() as u32, None);
         self.leftovers.remove(&key);
         self.unwatch(&socket);
         if socket.admitted {
@@ -429,9 +435,11 @@ impl EventLoop {
     // Time.
 
     fn timers_due(&mut self) {
+        while let Some(index) = self.deadlines.due(self.now) {
+            self.socket_due(index);
+        }
         while let Some(timer) = self.timers.due(self.now) {
             match timer {
-                Timer::Socket(key) => self.socket_due(key),
                 Timer::Gap(key) => self.doom(key, Cause::Gap),
                 Timer::Disperse(key) => self.doom(key, self.dispersing.unwrap_or(Cause::Restart)),
                 Timer::Linger(channel) => self.linger_over(channel),
@@ -444,8 +452,9 @@ impl EventLoop {
         }
     }
 
-    fn socket_due(&mut self, key: Key) {
-        let Some(socket) = find(&mut self.sockets, key) else { return };
+    fn socket_due(&mut self, index: u32) {
+        let Some(socket) = self.sockets.get_mut(index as usize) else { return };
+        let key = socket.key;
         socket.alarm.rang();
         match socket.on_deadline(&self.shared.config, self.now) {
             Due::Nothing => {}
