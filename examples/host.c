@@ -127,16 +127,29 @@ static uint16_t parse_head(char *head, char **path, wsredis_request *parsed,
     return 0;
 }
 
-/* Who may hear and say what: the only lines that are about your site. /ws/NAME is the room NAME. As
-   a NAME holds nothing but letters, digits, - and _, it needs no escapes in JSON. */
-static int grant_for(const char *path, char *grant, size_t size) {
+/* The NAME of a path that is PREFIX and NAME, or NULL. As it holds nothing but letters, digits, - and
+   _, it needs no escapes in JSON. */
+static const char *name_behind(const char *prefix, const char *path) {
     static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
                                   "0123456789-_";
-    const char *name = strncmp(path, "/ws/", 4) ? "" : path + 4;
+    const char *name = path + strlen(prefix);
+    if (strncmp(path, prefix, strlen(prefix)))
+        return NULL;
     size_t len = strspn(name, allowed);
-    if (len == 0 || len > 64 || name[len])
-        return -1;
-    return snprintf(grant, size, "{\"subscribe\":[\"%s\"],\"publish\":[\"%s\"]}", name, name);
+    return len == 0 || len > 64 || name[len] ? NULL : name;
+}
+
+/* Who may hear and say what: the only lines that are about your site. At /ws/NAME one hears and
+   speaks in the room NAME, at /news/NAME one only hears, at /inbox/NAME one only speaks. */
+static int grant_for(const char *path, char *grant, size_t size) {
+    const char *name;
+    if ((name = name_behind("/ws/", path)))
+        return snprintf(grant, size, "{\"subscribe\":[\"%s\"],\"publish\":[\"%s\"]}", name, name);
+    if ((name = name_behind("/news/", path)))
+        return snprintf(grant, size, "{\"subscribe\":[\"%s\"]}", name);
+    if ((name = name_behind("/inbox/", path)))
+        return snprintf(grant, size, "{\"publish\":[\"%s\"]}", name);
+    return -1;
 }
 
 /* A whole head has come: the socket goes to the engine, or gets the answer that says why not. */

@@ -16,6 +16,8 @@ pub struct Listeners {
     channels: usize,
     speakers: usize,
     ears: Vec<Ear>,
+    /// Messages that have come to anybody who is to hear them.
+    heard: u64,
     /// Messages that were for somebody else, or were none of ours.
     strangers: u64,
 }
@@ -29,6 +31,7 @@ impl Listeners {
             channels: options.channels,
             speakers: options.speakers,
             ears: vec![Ear::from_the_first(); seats * options.hears],
+            heard: 0,
             strangers: 0,
         }
     }
@@ -62,6 +65,7 @@ impl Listeners {
             return None;
         };
         self.ears[seat * self.hears + nth].hear(number);
+        self.heard += 1;
         Some(micros)
     }
 
@@ -131,6 +135,9 @@ pub fn tell_source(report: &mut Value, source: &Source) {
 pub struct Fanout {
     listeners: Listeners,
     source: Source,
+    /// How many hear a message, and how many messages are to be heard by all of them.
+    audience: u64,
+    wanted: u64,
     open: usize,
     is_speaking: bool,
     heard_at: Instant,
@@ -147,7 +154,19 @@ impl Fanout {
             listeners.add_seat(crowd);
         }
         let source = Source::new(crowd);
-        Ok(Fanout { listeners, source, open: 0, is_speaking: false, heard_at: crowd.began })
+        let (hears, channels) = (crowd.options.hears, crowd.options.channels);
+        if crowd.options.waits && (seats * hears % channels != 0 || crowd.options.speakers > 0) {
+            return Err("--waits yes: all channels are heard by as many, and none speaks".to_owned());
+        }
+        Ok(Fanout {
+            listeners,
+            source,
+            audience: (seats * hears / channels) as u64,
+            wanted: 0,
+            open: 0,
+            is_speaking: false,
+            heard_at: crowd.began,
+        })
     }
 }
 
@@ -180,7 +199,11 @@ impl Scenario for Fanout {
             self.heard_at = now;
             crowd.restart_clock(now);
         }
-        self.source.speak(crowd, now);
+        if !crowd.options.waits || self.listeners.heard >= self.wanted {
+            let before = self.source.total();
+            self.source.speak(crowd, now);
+            self.wanted += (self.source.total() - before) * self.audience;
+        }
         if !self.source.is_over(crowd) {
             return Ok(false);
         }

@@ -10,6 +10,7 @@
 //! attack     flooders send --attack pings, messages, fragments, unfinished or garbage
 //! resets     connections end at any state of the protocol
 //! herd       all connections are cut at once and come back
+//! speak      sockets send messages, as fast as they are taken or at a pace, and a ping at the end
 //! ```
 //!
 //! One thread and one poll. `--pid` names the process whose processor time and memory is told. At
@@ -43,6 +44,7 @@ mod resets;
 mod site;
 mod slow;
 mod source;
+mod speak;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -63,6 +65,7 @@ fn run(options: Options) -> Result<Value, String> {
         "attack" => Box::new(attack::Flood::new(&mut crowd)?),
         "resets" => Box::new(resets::Resets::new(&mut crowd)?),
         "herd" => Box::new(herd::Herd::new(&mut crowd)?),
+        "speak" => Box::new(speak::Speak::new(&mut crowd)?),
         other => return Err(format!("there is no scenario {other}")),
     };
     let mut is_over = false;

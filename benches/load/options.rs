@@ -48,6 +48,10 @@ pub struct Options {
     pub rate: f64,
     /// So many messages at a time.
     pub burst: u64,
+    /// Whether a burst waits until everybody has heard the one before (fanout).
+    pub waits: bool,
+    /// Whether each message is for any channel, instead of one after the other.
+    pub is_random: bool,
     /// Messages in all; 0: what the rate gives in `seconds`.
     pub messages: u64,
     pub seconds: f64,
@@ -101,6 +105,8 @@ impl Options {
             speakers: 0,
             rate: 100.0,
             burst: 1,
+            waits: false,
+            is_random: false,
             messages: 0,
             seconds: 5.0,
             size: 0,
@@ -127,6 +133,11 @@ impl Options {
             let wrong = || format!("{name}: {value} is no number");
             let number = || value.parse::<usize>().map_err(|_| wrong());
             let large = || value.parse::<u64>().map_err(|_| wrong());
+            let yes = || match value.as_str() {
+                "yes" => Ok(true),
+                "no" => Ok(false),
+                _ => Err(format!("{name} yes or no, not {value}")),
+            };
             let real = || match value.parse::<f64>() {
                 Ok(number) if (0.0..1e9).contains(&number) => Ok(number),
                 _ => Err(wrong()),
@@ -144,6 +155,8 @@ impl Options {
                 "--speakers" => options.speakers = number()?,
                 "--rate" => options.rate = real()?,
                 "--burst" => options.burst = large()?,
+                "--waits" => options.waits = yes()?,
+                "--random" => options.is_random = yes()?,
                 "--messages" => options.messages = large()?,
                 "--seconds" => options.seconds = real()?,
                 "--size" => options.size = number()?,
@@ -257,6 +270,7 @@ mod tests {
             ("fanout --url http://127.0.0.1:80 --channels 2 --hears 2 --room /", "room"),
             ("fanout --url http://127.0.0.1:80 --reads fast", "fast"),
             ("fanout --url http://127.0.0.1:80 --burst 0", "--burst"),
+            ("fanout --url http://127.0.0.1:80 --waits maybe", "--waits"),
             ("fanout --url http://127.0.0.1:80 --loud 1", "--loud"),
         ] {
             let error = parse(line).expect_err(line);

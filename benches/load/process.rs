@@ -14,19 +14,31 @@ struct Memory {
     anonymous: u64,
 }
 
+/// Nanoseconds that each thread has run.
+type Spent = Vec<(u64, u64)>;
+
 /// One process that is watched.
 pub struct Process {
     pid: u32,
     every: Duration,
     began: Instant,
     /// Processor time of all threads, and of the busiest, at the beginning.
-    spent: Vec<(u64, u64)>,
+    spent: Spent,
+    /// Of all threads, before the clock began anew.
+    earlier: u64,
     before: Memory,
+    /// The anonymous kilobytes, counted page by page; what `before` has is only about right.
+    exactly_before: Option<u64>,
+    /// What all threads had run when it was last asked whether they still do.
+    stood: (Instant, u64),
     peak: Memory,
     next_at: Instant,
     told_at: Instant,
     over_time: Vec<(Duration, Memory)>,
 }
+
+/// Who has hardly run for so long has done everything.
+const REST: Duration = Duration::from_millis(100);
 
 /// How often the peak is looked for.
 const LOOK: Duration = Duration::from_millis(200);
@@ -40,7 +52,10 @@ impl Process {
             every,
             began: now,
             spent: spent(pid),
+            earlier: 0,
             before,
+            exactly_before: exact_anonymous(pid),
+            stood: (now, 0),
             peak: before,
             next_at: now,
             told_at: now,
@@ -50,7 +65,8 @@ impl Process {
 
     /// Begins anew with what time has cost; the memory of the beginning stays.
     pub fn restart_clock(&mut self, now: Instant) {
-        self.spent = spent(self.pid);
+        let before = std::mem::replace(&mut self.spent, spent(self.pid));
+        self.earlier += growth(&before, &self.spent).iter().sum::<u64>();
         self.began = now;
         self.told_at = now;
     }
@@ -70,17 +86,22 @@ impl Process {
         }
     }
 
+    /// Has it come to rest? To be asked again and again; it takes `REST` at least.
+    pub fn is_at_rest(&mut self, now: Instant) -> bool {
+        let (asked, before) = self.stood;
+        if now < asked + REST {
+            return false;
+        }
+        let total = spent(self.pid).iter().map(|(_, time)| time).sum();
+        self.stood = (now, total);
+        total - before < REST.as_nanos() as u64 / 1000
+    }
+
     /// The figures so far.
     pub fn tell(&self, now: Instant) -> Value {
         let after = memory(self.pid).unwrap_or_default();
         let nanos = (now - self.began).as_nanos().max(1) as f64;
-        let threads: Vec<u64> = spent(self.pid)
-            .into_iter()
-            .map(|(thread, time)| {
-                let before = self.spent.iter().find(|(other, _)| *other == thread);
-                time.saturating_sub(before.map_or(0, |(_, time)| *time))
-            })
-            .collect();
+        let threads = growth(&self.spent, &spent(self.pid));
         let percent = |time: u64| (1000.0 * time as f64 / nanos).round() / 10.0;
         let kilobytes =
             |of: fn(&Memory) -> u64| json!([of(&self.before), of(&self.peak), of(&after)]);
@@ -88,16 +109,27 @@ impl Process {
             self.over_time.iter().map(|(at, m)| json!([at.as_secs(), m.anonymous])).collect();
         json!({
             "cpu_percent": percent(threads.iter().sum()),
+            "cpu_ns": threads.iter().sum::<u64>(),
+            "cpu_ns_earlier": self.earlier,
             "busiest_thread_percent": percent(threads.iter().copied().max().unwrap_or(0)),
             "resident_kb": kilobytes(|memory| memory.resident),
             "anonymous_kb": kilobytes(|memory| memory.anonymous),
+            "anonymous_kb_exactly": [self.exactly_before, exact_anonymous(self.pid)],
             "anonymous_kb_over_time": over_time,
         })
     }
 }
 
-/// Each thread with the nanoseconds that it has run.
-fn spent(pid: u32) -> Vec<(u64, u64)> {
+/// What each thread has run since.
+fn growth(before: &Spent, after: &Spent) -> Vec<u64> {
+    let grown = |(thread, time): &(u64, u64)| {
+        let before = before.iter().find(|(other, _)| other == thread);
+        time.saturating_sub(before.map_or(0, |(_, time)| *time))
+    };
+    after.iter().map(grown).collect()
+}
+
+fn spent(pid: u32) -> Spent {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
     let time = |entry: fs::DirEntry| {
         let thread = entry.file_name().to_str()?.parse().ok()?;
@@ -111,12 +143,19 @@ fn memory(pid: u32) -> Option<Memory> {
     parse_memory(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
 }
 
+fn exact_anonymous(pid: u32) -> Option<u64> {
+    kilobytes(&fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?, "Anonymous:")
+}
+
 fn parse_memory(status: &str) -> Option<Memory> {
-    let kilobytes = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim().strip_suffix(" kB")?.parse().ok()
-    };
+    let kilobytes = |name| kilobytes(status, name);
     Some(Memory { resident: kilobytes("VmRSS:")?, anonymous: kilobytes("RssAnon:")? })
+}
+
+/// The value of a line `name: … kB`.
+fn kilobytes(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.trim().strip_suffix(" kB")?.parse().ok()
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use wsredis::ws::frame::{Data, OpCode};
 
 use crate::crowd::Crowd;
+use crate::mark::Dice;
 use crate::message;
 
 /// Messages that Redis has not answered yet, at most.
@@ -27,8 +28,11 @@ pub struct Source {
     wanted: u64,
     rate: f64,
     burst: u64,
+    waits: bool,
     size: usize,
     next: usize,
+    /// Says whose turn it is, if that is not the next one's.
+    dice: Option<Dice>,
     /// When the first and the last message was sent.
     began: Instant,
     ended: Instant,
@@ -54,8 +58,10 @@ impl Source {
             wanted,
             rate: options.rate,
             burst: options.burst,
+            waits: options.waits,
             size: options.size,
             next: 0,
+            dice: options.is_random.then(|| Dice::new(options.seed)),
             began: crowd.began,
             ended: crowd.began,
             text: Vec::new(),
@@ -93,17 +99,21 @@ impl Source {
         self.total >= self.wanted && crowd.answered >= self.commands
     }
 
-    /// Says what is due.
+    /// Says what is due; the next burst, if it waits for the last one to be heard.
     pub fn speak(&mut self, crowd: &mut Crowd, now: Instant) {
         if self.total == 0 {
             self.began = now;
         }
         let began = self.began;
         let due = match self.rate {
+            0.0 if self.waits => self.total + self.burst,
             0.0 => self.wanted,
             rate => ((now - began).as_secs_f64() * rate) as u64 + self.burst,
         };
-        let due = (due / self.burst * self.burst).min(self.wanted);
+        let due = match self.waits {
+            true => due.min(self.wanted),
+            false => (due / self.burst * self.burst).min(self.wanted),
+        };
         let micros = crowd.micros(now);
         while self.total < due {
             let stream = self.next;
@@ -130,7 +140,11 @@ impl Source {
                 self.sent[stream] += 1;
             }
             self.total += 1;
-            self.next = (self.next + 1) % self.channels.len();
+            let channels = self.channels.len();
+            self.next = match &mut self.dice {
+                Some(dice) => dice.below(channels as u64) as usize,
+                None => (self.next + 1) % channels,
+            };
             self.ended = now;
         }
         if self.total == self.wanted {

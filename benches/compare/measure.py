@@ -1,0 +1,69 @@
+"""One measurement: a server, a load, a number."""
+
+import json
+import subprocess
+
+import process
+import server
+
+LOAD = server.TARGET / 'release' / 'examples' / 'load'
+LIMIT = 60
+
+
+def load(scenario, running, redis, **more):
+    """Runs the generator to its end; returns its figures, in which nothing may be wrong."""
+    options = {'group': 'g', 'redis': redis.url, **scenario.options, 'pid': running.pid, **more}
+    if scenario.load == 'speak':
+        del options['redis']
+    command = [LOAD, scenario.load, '--url', f'http://127.0.0.1:{running.port}', '--limit', LIMIT]
+    for name, value in options.items():
+        command += [f'--{name.replace("_", "-")}', value]
+    child = process.start(command, process.LOAD_CORE, stdout=subprocess.PIPE)
+    with process.ended(child):
+        text, _ = child.communicate(timeout=LIMIT + 20)
+    if child.returncode:
+        raise RuntimeError(f'the generator failed: {child.args}')
+    figures = json.loads(text)
+    for fault in ('lost', 'doubled', 'reordered', 'strangers', 'redis_errors', 'ended'):
+        if figures.get(fault) or not figures['in_time'] or figures['closes']:
+            raise RuntimeError(f'something went wrong: {figures}')
+    return figures
+
+
+def cpu_per_delivery(figures, _):
+    return figures['server']['cpu_ns'] / 1000 / figures.get('delivered', figures['sent'])
+
+
+def cpu_per_publish(figures, published):
+    if published < figures['sent']:
+        raise RuntimeError(f'{figures["sent"]} were sent, {published} published')
+    return cpu_per_delivery(figures, published)
+
+
+def cpu_per_handshake(figures, _):
+    return figures['server']['cpu_ns_earlier'] / 1000 / figures['opened']
+
+
+def memory_per_socket(figures, _):
+    before, after = figures['server']['anonymous_kb_exactly']
+    return (after - before) * 1024 / figures['opened']
+
+
+FIGURES = {
+    of.__name__: of
+    for of in (cpu_per_delivery, cpu_per_publish, cpu_per_handshake, memory_per_socket)
+}
+
+
+def once(scenario, name, redis):
+    """Measures a server, started for this."""
+    with server.running(name, redis, scenario.keys) as running:
+        if scenario.is_warmed:
+            load(scenario, running, redis, sockets=50, messages=50)
+        before, fewer = redis.publishes(), {}
+        if not server.is_fast(name) and 'messages' in scenario.options:
+            burst = scenario.options.get('burst', 1)
+            messages = scenario.options['messages'] * scenario.slow_share
+            fewer['messages'] = max(1, round(messages / burst)) * burst
+        figures = load(scenario, running, redis, **fewer)
+        return FIGURES[scenario.figure](figures, redis.publishes() - before), figures
