@@ -11,7 +11,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 
 use mio::unix::SourceFd;
-use mio::{Interest, Token};
+use mio::{Interest, Registry, Token};
 
 use super::event_loop::{EventLoop, Timer};
 use super::events::Event;
@@ -39,6 +39,13 @@ impl Rights {
             heartbeat: grant.heartbeat.as_deref().map(Box::from),
         }
     }
+}
+
+/// Lets epoll also tell, from now on, that a socket takes bytes.
+pub(super) fn watch_room(registry: &Registry, socket: &Socket) -> io::Result<()> {
+    let token = Token(u64::from(socket.key) as usize);
+    let interest = Interest::READABLE | Interest::WRITABLE;
+    registry.reregister(&mut SourceFd(&socket.as_raw_fd()), token, interest)
 }
 
 impl EventLoop {
@@ -119,14 +126,13 @@ impl EventLoop {
         key
     }
 
-    /// Lets epoll tell what happens to a socket.
+    /// Lets epoll tell what comes for a socket. That it takes more is asked for only by one that has
+    /// refused bytes, [`watch_room`]: a new one would tell at once, and one of AF_UNIX after each
+    /// write.
     pub(super) fn watch(&self, fd: &OwnedFd, key: Key) -> io::Result<()> {
         sys::prepare_socket(fd)?;
-        // Both from the start, and never changed again: with edges, being told once more costs
-        // nothing.
-        let interest = Interest::READABLE | Interest::WRITABLE;
         let token = Token(u64::from(key) as usize);
-        self.poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), token, interest)
+        self.poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), token, Interest::READABLE)
     }
 
     /// Before the descriptor is closed or given away: epoll would go on reporting a description that
@@ -204,7 +210,12 @@ impl EventLoop {
         let index = key.index() as u32;
         let unheard = self.hub.channels_of(index).filter(|c| !self.hub.is_confirmed(*c)).count();
         if unheard == 0 || !self.is_promising() {
-            return self.release(key);
+            self.let_answer_go(key);
+            // What else has come, epoll is yet to tell.
+            if self.leftovers.contains_key(&key) {
+                self.read_later(key);
+            }
+            return;
         }
         if let Some(socket) = self.socket(key) {
             socket.unheard = unheard as u16;
@@ -213,9 +224,14 @@ impl EventLoop {
         }
     }
 
-    /// Lets a held socket's answer go, and begins to read. What it does not hear yet has a gap from
-    /// here on.
+    /// Lets a held socket's answer go, and begins to read.
     pub(super) fn release(&mut self, key: Key) {
+        self.let_answer_go(key);
+        self.read_later(key); // What it sent meanwhile, if anything, was announced long ago.
+    }
+
+    /// Lets a held socket's answer go. What it does not hear yet has a gap from here on.
+    fn let_answer_go(&mut self, key: Key) {
         let now = self.now;
         let Some(socket) = self.socket(key).filter(|socket| socket.phase == Phase::Held) else {
             return;
@@ -229,7 +245,6 @@ impl EventLoop {
         for channel in unheard {
             self.hub.mark_gap(channel);
         }
-        self.read_later(key); // What it sent meanwhile, if anything, was announced long ago.
         self.rearm(key);
         self.make_dirty(key);
     }

@@ -15,6 +15,7 @@ use mio::event::Event;
 use mio::{Events, Poll, Token};
 use slab::Slab;
 
+use super::adoption::watch_room;
 use super::events;
 use super::fanout::Run;
 use super::inbox::Wire;
@@ -30,6 +31,7 @@ use crate::hub::{ChannelId, Hub, Left, Variant};
 use crate::log::Level;
 use crate::meter;
 use crate::socket::{Due, Key, Phase, SharedRights, Socket};
+use crate::sys;
 use crate::timer::{self, Alarm, Millis, Timers};
 use crate::write_queue::Segment;
 use crate::ws::deflate::{Deflater, Inflater};
@@ -46,6 +48,9 @@ const DAWN: Millis = 1 << 40;
 const SETTLING_LINGER_MS: u64 = 100;
 /// What is read from one socket at a time; the buffer is the loop's, for all of them.
 pub(super) const READ_BUFFER: usize = 64 * 1024;
+/// After so many sockets have come and gone, the kernel gets back what the allocator has kept. It takes
+/// less than a millisecond.
+const MANY: usize = 1_000;
 /// Readiness taken from the kernel in one turn.
 const EVENTS: usize = 1024;
 
@@ -326,11 +331,17 @@ impl EventLoop {
         for key in dirty.drain(..) {
             let Some(socket) = find(&mut self.sockets, key) else { continue };
             socket.dirty = false;
-            if socket.flush(&mut self.scratch, self.now).is_err() {
+            let mut flushed = socket.flush(&mut self.scratch, self.now);
+            if socket.is_blocked() && !std::mem::replace(&mut socket.watches_room, true) {
+                flushed = flushed.and(watch_room(self.poll.registry(), socket));
+            }
+            if flushed.is_err() {
                 self.finish(key, Cause::Lost);
             }
         }
-        self.dirty = dirty;
+        if !self.sockets.is_empty() {
+            self.dirty = dirty;
+        }
         self.segments.drain().for_each(|(_, segment)| segment.seal());
     }
 
@@ -424,12 +435,16 @@ impl EventLoop {
 
     /// Buffers that grew with many sockets are not kept for none.
     pub(super) fn give_memory_back(&mut self) {
+        let were_many = self.sockets.capacity() > MANY;
         self.sockets = Slab::new();
         self.segments = HashMap::new();
         self.scratch = Vec::new();
         self.doomed.shrink_to_fit();
         self.unread.shrink_to_fit();
         self.held.shrink_to_fit();
+        if were_many {
+            sys::trim_heap();
+        }
     }
 
     // Time.

@@ -107,6 +107,8 @@ pub struct Socket {
     /// The browser's close frame came while it was doomed, or can not come any more. Kept by the
     /// loop.
     pub heard_close: bool,
+    /// Will epoll tell when it takes bytes again? Kept by the loop.
+    pub watches_room: bool,
     /// Does it have a seat in the engine? Not if its handshake was refused.
     pub admitted: bool,
     /// Was a ping sent since the browser was last heard?
@@ -168,6 +170,7 @@ impl Socket {
             unheard: 0,
             unread: false,
             heard_close: false,
+            watches_room: false,
             admitted: false,
             pinged: false,
             cause: None,
