@@ -80,7 +80,7 @@ impl EventLoop {
         let mut socket =
             Socket::new(adoption.fd, key, variant, rights, identity.into(), answer, self.now);
         if let Err((refusal, why)) = admitted {
-            self.shared.refusals.of(refusal).add(1);
+            self.shared.refusals.of(refusal).add_shared(1);
             self.shared.log.limited(Level::Warn, why, || {
                 format!("wsredis: handshake refused with {}: {why}", refusal.status())
             });

@@ -177,28 +177,31 @@ impl EventLoop {
             let data = if text.is_some() { Data::Text } else { Data::Binary };
             return self.mirror(key, data, payload);
         }
-        let (channels, payload) = if socket.variant.form == Form::Envelope {
+        let (places, payload) = if socket.variant.form == Form::Envelope {
             let sent = envelope::parse(text.ok_or(Cause::Unacceptable)?)?;
             if sent.binary && sender.is_some() {
                 return Err(Cause::Unacceptable);
             }
-            let granted = rights.publish.iter().find(|name| ***name == *sent.channel);
-            (vec![Rc::clone(granted.ok_or(Cause::NotGranted)?)], sent.payload)
+            let granted = rights.publish.iter().position(|name| **name == *sent.channel);
+            let place = granted.ok_or(Cause::NotGranted)?;
+            (place..place + 1, sent.payload)
         } else if sender.is_some() && text.is_none() {
             // Also where the bytes happen to be UTF-8: what is text is not for them to say.
             return Err(Cause::Unacceptable);
         } else {
-            (rights.publish.to_vec(), Cow::Borrowed(payload))
+            (0..rights.publish.len(), Cow::Borrowed(payload))
         };
         let payload = match sender {
             Some(sender) => Cow::Owned(envelope::with_sender(sender, &payload)?),
             None => payload,
         };
         self.counters().received.add(1);
-        if channels.is_empty() {
+        if places.is_empty() {
             self.counters().received_dropped.add(1);
         }
-        for channel in channels {
+        for place in places {
+            let Some(socket) = self.socket(key) else { break };
+            let channel = Rc::clone(&socket.rights.publish[place]);
             let note = self.note(key, &channel, &payload);
             let receipt = Receipt { socket: Some(key.into()), channel, note };
             self.publish(&payload, receipt).map_err(|_| Cause::Overloaded)?;
@@ -233,11 +236,11 @@ impl EventLoop {
     fn publish(&mut self, payload: &[u8], receipt: Receipt) -> Result<(), ()> {
         match self.pass_on(payload, receipt) {
             Ok(()) => {
-                self.counters().published.add(1);
+                self.counters().published.add_shared(1);
                 Ok(())
             }
             Err(receipt) => {
-                self.counters().publish_failed.add(1);
+                self.counters().publish_failed.add_shared(1);
                 self.forget_note(&receipt);
                 Err(())
             }
@@ -306,7 +309,7 @@ impl EventLoop {
     /// A message that was given to Redis did not get through, or nobody knows: its sender is told.
     pub(super) fn publish_failed(&mut self, receipt: &Receipt, why: &str) {
         let now = self.now;
-        self.counters().publish_failed.add(1);
+        self.counters().publish_failed.add_shared(1);
         self.forget_note(receipt);
         self.shared.log.limited(Level::Warn, "publish_failed", || {
             format!("wsredis: a message for channel {:?} may be lost: {why}", receipt.channel)
