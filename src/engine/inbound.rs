@@ -169,7 +169,7 @@ impl EventLoop {
     /// A message of a browser. `text` is the payload, if it came as text.
     fn message(&mut self, key: Key, payload: &[u8], text: Option<&str>) -> Result<(), Cause> {
         let Some(socket) = self.socket(key) else { return Ok(()) };
-        let rights = &socket.rights;
+        let (rights, sender) = (&socket.rights, socket.identity().sender);
         if rights.heartbeat.is_some() && rights.heartbeat.as_deref() == text {
             return Ok(());
         }
@@ -179,19 +179,19 @@ impl EventLoop {
         }
         let (places, payload) = if socket.variant.form == Form::Envelope {
             let sent = envelope::parse(text.ok_or(Cause::Unacceptable)?)?;
-            if sent.binary && rights.sender.is_some() {
+            if sent.binary && sender.is_some() {
                 return Err(Cause::Unacceptable);
             }
             let granted = rights.publish.iter().position(|name| **name == *sent.channel);
             let place = granted.ok_or(Cause::NotGranted)?;
             (place..place + 1, sent.payload)
-        } else if rights.sender.is_some() && text.is_none() {
+        } else if sender.is_some() && text.is_none() {
             // Also where the bytes happen to be UTF-8: what is text is not for them to say.
             return Err(Cause::Unacceptable);
         } else {
             (0..rights.publish.len(), Cow::Borrowed(payload))
         };
-        let payload = match &rights.sender {
+        let payload = match sender {
             Some(sender) => Cow::Owned(envelope::with_sender(sender, &payload)?),
             None => payload,
         };
