@@ -453,7 +453,7 @@ mod tests {
     impl From<Incoming<'_>> for Got {
         fn from(incoming: Incoming<'_>) -> Self {
             match incoming {
-                Incoming::Text(text) => Got::Text(text.into()),
+                Incoming::Text(text) => Got::Text(String::from_utf8(text.into()).unwrap()),
                 Incoming::Binary(payload) => Got::Binary(payload.into()),
                 Incoming::Ping(payload) => Got::Ping(payload.into()),
                 Incoming::Pong(payload) => Got::Pong(payload.into()),
