@@ -267,10 +267,10 @@ impl Hub {
         let Some(at) = groups.iter().position(is_its) else { return };
         let sockets = &mut groups[at].sockets;
         sockets.swap_remove(member.place as usize);
-        if let Some(moved) = sockets.get(member.place as usize) {
-            if let Some(m) = self.memberships[*moved as usize].of(member.channel) {
-                m.place = member.place;
-            }
+        if let Some(moved) = sockets.get(member.place as usize)
+            && let Some(m) = self.memberships[*moved as usize].of(member.channel)
+        {
+            m.place = member.place;
         }
         shrink(sockets);
         if sockets.is_empty() {
