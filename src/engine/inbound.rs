@@ -123,7 +123,7 @@ impl EventLoop {
     /// One message or control frame. Break: nothing that follows it counts.
     fn incoming(&mut self, key: Key, incoming: Incoming<'_>) -> ControlFlow<()> {
         #[cfg(test)]
-        if incoming == Incoming::Text(super::panics::PANIC) {
+        if incoming == Incoming::Text(super::panics::PANIC.as_bytes()) {
             panic!("a test wants it");
         }
         let now = self.now;
@@ -139,8 +139,8 @@ impl EventLoop {
         }
         let result = match incoming {
             _ if !socket.is_in_rate(&incoming, &self.shared.config) => Err(Cause::Rate),
-            Incoming::Text(text) => self.message(key, text.as_bytes(), Some(text)),
-            Incoming::Binary(payload) => self.message(key, payload, None),
+            Incoming::Text(payload) => self.message(key, payload, Data::Text),
+            Incoming::Binary(payload) => self.message(key, payload, Data::Binary),
             Incoming::Ping(payload) => {
                 socket.queue_pong(payload, now);
                 self.make_dirty(key);
@@ -166,18 +166,20 @@ impl EventLoop {
         }
     }
 
-    /// A message of a browser. `text` is the payload, if it came as text.
-    fn message(&mut self, key: Key, payload: &[u8], text: Option<&str>) -> Result<(), Cause> {
+    /// A message of a browser.
+    fn message(&mut self, key: Key, payload: &[u8], data: Data) -> Result<(), Cause> {
         let Some(socket) = self.socket(key) else { return Ok(()) };
         let (rights, sender) = (&socket.rights, socket.identity().sender);
-        if rights.heartbeat.is_some() && rights.heartbeat.as_deref() == text {
+        let is_text = data == Data::Text;
+        let heartbeat = rights.heartbeat.as_deref().map(str::as_bytes);
+        if is_text && heartbeat == Some(payload) {
             return Ok(());
         }
         if rights.mirror {
-            let data = if text.is_some() { Data::Text } else { Data::Binary };
             return self.mirror(key, data, payload);
         }
         let (places, payload) = if socket.variant.form == Form::Envelope {
+            let text = std::str::from_utf8(payload).ok().filter(|_| is_text);
             let sent = envelope::parse(text.ok_or(Cause::Unacceptable)?)?;
             if sent.binary && sender.is_some() {
                 return Err(Cause::Unacceptable);
@@ -185,7 +187,7 @@ impl EventLoop {
             let granted = rights.publish.iter().position(|name| **name == *sent.channel);
             let place = granted.ok_or(Cause::NotGranted)?;
             (place..place + 1, sent.payload)
-        } else if sender.is_some() && text.is_none() {
+        } else if sender.is_some() && !is_text {
             // Also where the bytes happen to be UTF-8: what is text is not for them to say.
             return Err(Cause::Unacceptable);
         } else {

@@ -94,7 +94,10 @@ impl From<Identity<'_>> for KeptIdentity {
 impl KeptIdentity {
     /// What is kept.
     pub fn get(&self) -> Identity<'_> {
-        // What is empty reads as nobody's; anything else was written above.
+        if self.0.is_empty() {
+            return Identity::default();
+        }
+        // It was written above.
         postcard::from_bytes(&self.0).unwrap_or_default()
     }
 

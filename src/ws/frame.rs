@@ -40,6 +40,7 @@ pub struct Header {
 ///
 /// Fails with [`Cause::Protocol`] as early as the bytes allow: a browser that is wrong in its first
 /// byte is not asked for a second one.
+#[inline]
 pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Cause> {
     let Some(&first) = bytes.first() else { return Ok(None) };
     let (fin, opcode) = (first & 0x80 != 0, OpCode::from(first & 0x0F));
