@@ -15,7 +15,16 @@ def load(scenario, running, redis, **more):
     options = {'group': 'g', 'redis': redis.url, **scenario.options, 'pid': running.pid, **more}
     if scenario.load == 'speak':
         del options['redis']
-    command = [LOAD, scenario.load, '--url', f'http://127.0.0.1:{running.port}', '--limit', LIMIT]
+    figures = generate(scenario.load, running.port, options)
+    for fault in ('lost', 'doubled', 'reordered', 'strangers', 'redis_errors', 'ended'):
+        if figures.get(fault) or not figures['in_time'] or figures['closes']:
+            raise RuntimeError(f'something went wrong: {figures}')
+    return figures
+
+
+def generate(load, port, options):
+    """Runs the generator; returns its figures. Keywords are its options, `_` for `-`."""
+    command = [LOAD, load, '--url', f'http://127.0.0.1:{port}', '--limit', LIMIT]
     for name, value in options.items():
         command += [f'--{name.replace("_", "-")}', value]
     child = process.start(command, process.LOAD_CORE, stdout=subprocess.PIPE)
@@ -23,11 +32,7 @@ def load(scenario, running, redis, **more):
         text, _ = child.communicate(timeout=LIMIT + 20)
     if child.returncode:
         raise RuntimeError(f'the generator failed: {child.args}')
-    figures = json.loads(text)
-    for fault in ('lost', 'doubled', 'reordered', 'strangers', 'redis_errors', 'ended'):
-        if figures.get(fault) or not figures['in_time'] or figures['closes']:
-            raise RuntimeError(f'something went wrong: {figures}')
-    return figures
+    return json.loads(text)
 
 
 def cpu_per_delivery(figures, _):

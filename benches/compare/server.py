@@ -56,12 +56,13 @@ def command_of(name, redis, keys, folder):
 
 
 @contextlib.contextmanager
-def running(name, redis, keys):
-    """A server on a processor of its own. `name` may be NAME=LIBRARY for another wsredis."""
+def running(name, redis, keys, wrapper=()):
+    """A server on a processor of its own. `name` may be NAME=LIBRARY for another wsredis; `wrapper`
+    is put before its command, and must keep its pid."""
     with tempfile.TemporaryDirectory() as folder:
         command, more = command_of(name, redis, keys, folder)
         child = process.start(
-            command, process.SERVER_CORE, stdout=subprocess.PIPE, env={**os.environ, **more}
+            [*wrapper, *command], process.SERVER_CORE, stdout=subprocess.PIPE, env={**os.environ, **more}
         )
         with process.ended(child):
             line = child.stdout.readline().decode()
