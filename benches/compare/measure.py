@@ -60,15 +60,16 @@ FIGURES = {
 }
 
 
-def once(scenario, name, redis):
+def once(scenario, measured, redis):
     """Measures a server, started for this."""
-    with server.running(name, redis, scenario.keys) as running:
+    with server.running(measured, redis) as running:
+        options = dict(measured.options)
         if scenario.is_warmed:
-            load(scenario, running, redis, sockets=50, messages=50)
-        before, fewer = redis.publishes(), {}
-        if not server.is_fast(name) and 'messages' in scenario.options:
+            load(scenario, running, redis, **options, sockets=50, messages=50)
+        if 'messages' in scenario.options and scenario.is_shared:
             burst = scenario.options.get('burst', 1)
-            messages = scenario.options['messages'] * scenario.slow_share
-            fewer['messages'] = max(1, round(messages / burst)) * burst
-        figures = load(scenario, running, redis, **fewer)
+            messages = scenario.options['messages'] * measured.share
+            options['messages'] = max(1, round(messages / burst)) * burst
+        before = redis.publishes()
+        figures = load(scenario, running, redis, **options)
         return FIGURES[scenario.figure](figures, redis.publishes() - before), figures

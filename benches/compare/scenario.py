@@ -1,6 +1,8 @@
 """What is measured: the load, what of it is counted, and what the servers are compared with."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+
+import server
 
 
 @dataclass(frozen=True)
@@ -16,17 +18,17 @@ class Scenario:
     # The server that the others are divided by.
     base: str = 'floor'
     servers: tuple = ('floor', 'loop', 'wsredis')
-    # The share of the messages that is enough for those who send each by itself.
-    slow_share: float = 0.1
-    # More keys of wsredis.
-    keys: dict = field(default_factory=dict)
+    # Servers of this scenario only.
+    variants: tuple = ()
     # A first, small load, so that what a server makes only once is not counted.
     is_warmed: bool = False
+    # Whether slow servers are measured with fewer messages.
+    is_shared: bool = True
 
 
 SIZE = 64
-
 SPEAK = dict(sockets=100, channels=100, size=SIZE)
+OURS = ('floor', 'wsredis')
 
 
 def burst(sockets, of=8, deliveries=4_000_000, **options):
@@ -46,30 +48,30 @@ def paced(sockets, deliveries=20_000, seconds=5):
 ALL = [
     Scenario('burst-1000', 'burst, 1,000 sockets', 'fanout', burst(1000)),
     Scenario('burst-9900', 'burst, 9,900 sockets', 'fanout', burst(9900)),
-    Scenario('burst-19000', 'burst, 19,000 sockets', 'fanout', burst(19_000)),
+    Scenario('burst-19000', 'burst, 19,000 sockets', 'fanout', burst(19_000), servers=OURS),
     Scenario('long-1000', 'bursts of 100, 1,000 sockets', 'fanout', burst(1000, of=100)),
     Scenario('paced-9900', 'paced, 9,900 sockets', 'fanout', paced(9900)),
     Scenario(
         'channels-9900',
         '9,900 channels of one socket',
         'fanout',
-        burst(9900, of=500, channels=9900, random='yes', messages=200_000),
+        burst(9900, of=500, channels=9900, random='yes', messages=100_000),
         base='loop',
-        slow_share=1,
+        is_shared=False,
     ),
     Scenario(
         'inbound-drop',
         'inbound, dropped, as fast as it is taken',
         'speak',
         SPEAK | dict(room='/news/', rate=0, burst=20, messages=3_000_000),
-        servers=('floor', 'wsredis'),
+        servers=OURS,
     ),
     Scenario(
         'inbound-drop-paced',
         'inbound, dropped, one message in a read',
         'speak',
         SPEAK | dict(room='/news/', rate=50_000, messages=150_000),
-        servers=('floor', 'wsredis'),
+        servers=OURS,
     ),
     Scenario(
         'inbound-redis',
@@ -77,7 +79,7 @@ ALL = [
         'speak',
         SPEAK | dict(room='/inbox/', rate=0, burst=20, messages=500_000),
         figure='cpu_per_publish',
-        servers=('floor', 'wsredis'),
+        servers=OURS,
     ),
     Scenario(
         'inbound-redis-paced',
@@ -85,7 +87,7 @@ ALL = [
         'speak',
         SPEAK | dict(room='/inbox/', rate=20_000, messages=60_000),
         figure='cpu_per_publish',
-        servers=('floor', 'wsredis'),
+        servers=OURS,
     ),
     Scenario(
         'memory',
@@ -94,8 +96,9 @@ ALL = [
         dict(room='/news/', sockets=9900, size=SIZE, messages=9900, rate=20_000),
         figure='memory_per_socket',
         unit='B',
-        servers=('floor', 'wsredis'),
+        servers=OURS,
         is_warmed=True,
+        is_shared=False,
     ),
     Scenario(
         'handshake',
@@ -103,17 +106,30 @@ ALL = [
         'speak',
         dict(room='/news/', sockets=5000, size=SIZE, messages=5000, rate=20_000),
         figure='cpu_per_handshake',
-        servers=('floor', 'wsredis'),
+        servers=OURS,
         is_warmed=True,
+        is_shared=False,
     ),
     Scenario(
-        'burst-1000-two-loops',
-        'burst, 1,000 sockets, two loops',
+        'two-loops',
+        'burst, 1,000 sockets, one loop and two',
         'fanout',
         burst(1000),
-        servers=('floor', 'wsredis'),
-        keys={'loops': '2'},
+        base='wsredis',
+        servers=(*OURS, 'two-loops'),
+        variants=(server.wsredis('two-loops', loops='2'),),
+    ),
+    Scenario(
+        'deflate-1000',
+        'messages of 1 KiB, 1,000 sockets, plain and deflated',
+        'fanout',
+        burst(1000, size=1024, words='yes', deliveries=1_000_000),
+        base='wsredis',
+        servers=(*OURS, 'deflated'),
+        variants=(replace(server.wsredis('deflated'), options={'deflate': 'yes'}),),
     ),
 ]
 
 BY_NAME = {scenario.name: scenario for scenario in ALL}
+# What the peers are measured with, too.
+COMPARED = ('burst-1000', 'burst-9900', 'paced-9900', 'channels-9900', 'memory')

@@ -14,17 +14,13 @@ def rows(scenario, measured):
     base = medians.get(scenario.base)
     for name, values in measured.items():
         ratio = medians[name] / base if base else None
-        yield name.split('=')[0], medians[name], ratio, spread(values)
+        yield name, medians[name], ratio, spread(values)
 
 
 def text(scenario, measured):
     lines = [f'{scenario.name}: {scenario.title} ({scenario.unit})']
     for name, median, ratio, noise in rows(scenario, measured):
         against = f'{ratio:5.2f} × {scenario.base}' if ratio else ''
-        values = ' '.join(f'{value:.3g}' for value in measured_of(measured, name))
-        lines.append(f'  {name:12} {median:9.3f}  {against:14} ±{noise:4.0%}   {values}')
+        values = ' '.join(f'{value:.3g}' for value in measured[name])
+        lines.append(f'  {name:12} {median:9.3f}  {against:15} ±{noise:4.0%}   {values}')
     return '\n'.join(lines)
-
-
-def measured_of(measured, name):
-    return next(values for key, values in measured.items() if key.split('=')[0] == name)

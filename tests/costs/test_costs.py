@@ -22,6 +22,7 @@ from harness import eventually, need_tool
 
 SOCKETS = 300
 # What comes in one read of Redis: eight messages of one channel, one alone, and a hundred of any channels.
+SERVERS = {'wsredis': server.wsredis(), 'floor': server.FLOORS[0]}
 SHAPES = {
     'burst': dict(burst=8, messages=160),
     'single': dict(burst=1, messages=40),
@@ -54,7 +55,7 @@ def counted(wrapper, read, name, redis, shape):
     """What a delivery costs a server, as a tool counts it that writes it down when the server ends."""
     deliveries, counts = [], []
     for times in (1, 2):
-        with server.running(name, redis, {}, wrapper) as running:
+        with server.running(SERVERS[name], redis, wrapper) as running:
             deliveries.append(load(running, redis, shape, times))
         counts.append(read())
     more = Counter(counts[1])
