@@ -60,16 +60,24 @@ FIGURES = {
 }
 
 
+def messages(scenario, measured):
+    """How many messages are sent; fewer to those who take long."""
+    if scenario.load == 'speak' and not measured.hears:
+        return {'messages': 0}
+    if 'messages' not in scenario.options:
+        return {}
+    burst = scenario.options.get('burst', 1)
+    wanted = scenario.options['messages'] * max(measured.share, scenario.least_share)
+    return {'messages': max(1, round(wanted / burst)) * burst}
+
+
 def once(scenario, measured, redis):
     """Measures a server, started for this."""
     with server.running(measured, redis) as running:
-        options = dict(measured.options)
+        options = measured.options | messages(scenario, measured)
         if scenario.is_warmed:
-            load(scenario, running, redis, **options, sockets=50, messages=50)
-        if 'messages' in scenario.options and scenario.is_shared:
-            burst = scenario.options.get('burst', 1)
-            messages = scenario.options['messages'] * measured.share
-            options['messages'] = max(1, round(messages / burst)) * burst
+            few = {'sockets': 50, 'messages': min(50, options['messages'])}
+            load(scenario, running, redis, **options | few)
         before = redis.publishes()
         figures = load(scenario, running, redis, **options)
         return FIGURES[scenario.figure](figures, redis.publishes() - before), figures

@@ -10,7 +10,7 @@ PEERS = ROOT / 'benches' / 'peers'
 VENV = ROOT / '.deps' / 'venv'
 PYTHON = ROOT / '.deps' / 'peers' / 'bin' / 'python'
 # They answer a handshake before they have subscribed.
-SETTLE = {'settle': 1}
+SETTLE = {'settle': 2}
 
 
 def python(file):
@@ -44,11 +44,12 @@ SOCKET_IO = {
     'room': '/socket.io/?EIO=4&transport=websocket&room=',
     'hello': '40',
     'prefix': '42["m","',
+    'text': '42["m","a message of as many bytes as the others send, to be dropped"]',
 }
 
 ALL = [
     Server('socketify', 'uWebSockets (socketify)', python('socketify_app.py'), 0.5, SETTLE),
-    Server('nchan', 'nchan', nchan, 0.1, SETTLE, beside=python('nchan_bridge.py')),
+    Server('nchan', 'nchan', nchan, 0.1, SETTLE, hears=False, beside=python('nchan_bridge.py')),
     Server('ws', 'node ws', node('ws.js'), 0.05, SETTLE, NODE),
     Server('socket.io', 'Socket.IO', node('socket_io.js'), 0.05, SETTLE | SOCKET_IO, NODE),
     Server('starlette', 'Starlette, uvicorn', python('starlette_app.py'), 0.03, SETTLE),

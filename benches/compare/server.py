@@ -44,6 +44,8 @@ class Server:
     # What the generator has to know.
     options: dict = field(default_factory=dict)
     environment: dict = field(default_factory=dict)
+    # Whether a browser may say something, which is then dropped.
+    hears: bool = True
     # The command of what has to run beside it, with the load.
     beside: object = None
 

@@ -362,6 +362,11 @@ impl Crowd {
             self.opened += 1;
             self.first_opened.get_or_insert(now);
             self.last_opened = now;
+            if !self.options.hello.is_empty()
+                && let Some(browser) = &mut self.seats[seat].browser
+            {
+                browser.say(self.options.hello.as_bytes());
+            }
             scenario.greet(self, seat, now);
         }
         if let Some(ending) = ending {

@@ -182,15 +182,6 @@ impl Scenario for Fanout {
         self.open += 1;
     }
 
-    fn greet(&mut self, crowd: &mut Crowd, seat: usize, _: Instant) {
-        let hello = crowd.options.hello.clone().into_bytes();
-        if !hello.is_empty()
-            && let Some(browser) = crowd.open(seat)
-        {
-            browser.say(&hello);
-        }
-    }
-
     fn message(&mut self, seat: usize, message: &[u8], arrival: &mut Arrival<'_>) {
         self.heard_at = arrival.now;
         // The rest is the site's own.

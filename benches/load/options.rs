@@ -63,10 +63,11 @@ pub struct Options {
     /// Seconds between the last handshake and the first message, for sites that answer before they
     /// have subscribed (fanout).
     pub settle: f64,
-    /// What is said first, and what comes before every message, on sites that have a protocol of
-    /// their own (fanout).
+    /// For sites that have a protocol of their own: what is said first, what comes before every
+    /// message (fanout), and what is said then (speak).
     pub hello: String,
     pub prefix: String,
+    pub text: String,
     /// Before every channel.
     pub group: String,
     pub slow: usize,
@@ -126,6 +127,7 @@ impl Options {
             settle: 0.0,
             hello: String::new(),
             prefix: String::new(),
+            text: String::new(),
             group: format!("load{}:", std::process::id()),
             slow: 0,
             reads: Reading::Never,
@@ -181,6 +183,7 @@ impl Options {
                 "--settle" => options.settle = real()?,
                 "--hello" => options.hello = value,
                 "--prefix" => options.prefix = value,
+                "--text" => options.text = value,
                 "--group" => options.group = value,
                 "--slow" => options.slow = number()?,
                 "--reads" => {

@@ -37,7 +37,7 @@ pub struct Process {
     over_time: Vec<(Duration, Memory)>,
 }
 
-/// Who has hardly run for so long has done everything.
+/// Who has hardly run for so long, a twentieth of it, has done everything.
 const REST: Duration = Duration::from_millis(100);
 
 /// How often the peak is looked for.
@@ -94,7 +94,7 @@ impl Process {
         }
         let total = spent(self.pid).iter().map(|(_, time)| time).sum();
         self.stood = (now, total);
-        total - before < REST.as_nanos() as u64 / 1000
+        total - before < REST.as_nanos() as u64 / 20
     }
 
     /// The figures so far.
