@@ -1,5 +1,6 @@
 """One measurement: a server, a load, a number."""
 
+import contextlib
 import json
 import subprocess
 
@@ -11,25 +12,40 @@ LIMIT = 60
 
 
 def load(scenario, running, redis, **more):
-    """Runs the generator to its end; returns its figures, in which nothing may be wrong."""
-    options = {'group': 'g', 'redis': redis.url, **scenario.options, 'pid': running.pid, **more}
-    if scenario.load == 'speak':
-        del options['redis']
-    figures = generate(scenario.load, running.port, options)
-    for fault in ('lost', 'doubled', 'reordered', 'strangers', 'redis_errors', 'ended'):
-        if figures.get(fault) or not figures['in_time'] or figures['closes']:
-            raise RuntimeError(f'something went wrong: {figures}')
+    """Runs the generator to its end, and beside it what the scenario has; returns its figures, in
+    which nothing may be wrong."""
+    with contextlib.ExitStack() as stack:
+        if scenario.beside:
+            options = {'redis': redis.url, **scenario.beside}
+            beside = stack.enter_context(generating(options.pop('load'), running.port, options))
+        options = {'group': 'g', 'redis': redis.url, **scenario.options, 'pid': running.pid, **more}
+        if scenario.load == 'speak':
+            del options['redis']
+        main = stack.enter_context(generating(scenario.load, running.port, options))
+        figures = of(main)
+        if scenario.beside:
+            figures['beside'] = of(beside)
+            check(figures['beside'], ('lost', 'doubled', 'reordered', 'redis_errors'))
+    check(figures, ('lost', 'doubled', 'reordered', 'strangers', 'redis_errors', 'ended', 'closes'))
     return figures
 
 
-def generate(load, port, options):
-    """Runs the generator; returns its figures. Keywords are its options, `_` for `-`."""
+def check(figures, faults):
+    if not figures['in_time'] or any(map(figures.get, faults)):
+        raise RuntimeError(f'something went wrong: {figures}')
+
+
+def generating(load, port, options):
+    """Starts the generator. Keywords are its options, `_` for `-`."""
     command = [LOAD, load, '--url', f'http://127.0.0.1:{port}', '--limit', LIMIT]
     for name, value in options.items():
         command += [f'--{name.replace("_", "-")}', value]
-    child = process.start(command, process.LOAD_CORE, stdout=subprocess.PIPE)
-    with process.ended(child):
-        text, _ = child.communicate(timeout=LIMIT + 20)
+    return process.ended(process.start(command, process.LOAD_CORE, stdout=subprocess.PIPE))
+
+
+def of(child):
+    """The figures of a generator, when it has ended."""
+    text, _ = child.communicate(timeout=LIMIT + 20)
     if child.returncode:
         raise RuntimeError(f'the generator failed: {child.args}')
     return json.loads(text)
@@ -54,9 +70,26 @@ def memory_per_socket(figures, _):
     return (after - before) * 1024 / figures['opened']
 
 
+def copies_of_a_message(figures, _):
+    """How many times a message is in memory at worst, beside what there was before."""
+    before, peak = figures['server']['resident_kb_exact_peak']
+    return (peak - before) / 1024
+
+
+def p99(figures, _):
+    return figures['p99_ms']
+
+
 FIGURES = {
-    of.__name__: of
-    for of in (cpu_per_delivery, cpu_per_publish, cpu_per_handshake, memory_per_socket)
+    figure.__name__: figure
+    for figure in (
+        cpu_per_delivery,
+        cpu_per_publish,
+        cpu_per_handshake,
+        memory_per_socket,
+        copies_of_a_message,
+        p99,
+    )
 }
 
 
@@ -79,5 +112,7 @@ def once(scenario, measured, redis):
             few = {'sockets': 50, 'messages': min(50, options['messages'])}
             load(scenario, running, redis, **options | few)
         before = redis.publishes()
+        files = process.files(running.pid)
         figures = load(scenario, running, redis, **options)
+        process.wait_files(running.pid, files)
         return FIGURES[scenario.figure](figures, redis.publishes() - before), figures

@@ -1,6 +1,6 @@
 """What is measured: the load, what of it is counted, and what the servers are compared with."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import server
 
@@ -22,6 +22,8 @@ class Scenario:
     caption: str = ''
     # Servers of this scenario only.
     variants: tuple = ()
+    # Another load at the same time: the generator's options, with its scenario.
+    beside: dict = field(default_factory=dict)
     # A first, small load, so that what a server makes only once is not counted.
     is_warmed: bool = False
     # Slow servers are measured with no smaller share of the messages than this.
@@ -139,6 +141,53 @@ ALL = [
     ),
 ]
 
-BY_NAME = {scenario.name: scenario for scenario in ALL}
+# What goes wrong in the world; wsredis alone is measured, or with the floor.
+BAD = [
+    Scenario(
+        'slow-1000',
+        'burst, 1,000 sockets, beside 1,000 that do not read',
+        'slow',
+        dict(room='/news/', sockets=1000, burst=20, rate=400, size=1024, seconds=4, receive_buffer=4096),
+        base='wsredis',
+        servers=('wsredis', 'slow'),
+        variants=(replace(server.wsredis('slow'), options={'slow': 1000}),),
+    ),
+    Scenario(
+        'beside-a-burst',
+        'p99 of a channel, beside a burst of 100,000 messages to 100 sockets',
+        'fanout',
+        dict(room='/news/', sockets=10, rate=200, size=SIZE, seconds=3, group='calm'),
+        figure='p99',
+        unit='ms',
+        base='wsredis',
+        servers=('wsredis',),
+        variants=(server.wsredis('patient', write_queue_limit='16m'),),
+        beside=dict(
+            load='fanout', room='/news/', sockets=100, rate=0, messages=100_000, size=SIZE, group='storm'
+        ),
+    ),
+    Scenario(
+        'mebibyte-1000',
+        'copies of a message of 1 MiB to 1,000 sockets',
+        'fanout',
+        dict(room='/news/', sockets=1000, burst=1, rate=0, waits='yes', size=1 << 20, messages=3),
+        figure='copies_of_a_message',
+        unit='MiB',
+        base='wsredis',
+        servers=('wsredis',),
+    ),
+    Scenario(
+        'churn-1000',
+        'burst, 1,000 sockets, beside 64 that come and go',
+        'fanout',
+        burst(1000, deliveries=2_000_000),
+        servers=('floor', 'wsredis'),
+        beside=dict(
+            load='resets', room='/news/', sockets=64, rate=0, tries=4000, group='g'
+        ),
+    ),
+]
+
+BY_NAME = {scenario.name: scenario for scenario in [*ALL, *BAD]}
 # What the peers are measured with, too.
 COMPARED = ('burst-1000', 'burst-9900', 'paced-9900', 'channels-9900', 'memory')

@@ -12,12 +12,15 @@ class Rooms:
         self.send = send
         self.rooms = {}
         self.reader = None
+        # Else each of the first who come would open a connection.
+        self.lock = asyncio.Lock()
 
     async def join(self, name, socket):
         room = self.rooms.setdefault(name, set())
         room.add(socket)
         if len(room) == 1:
-            await self.pubsub.subscribe(name)
+            async with self.lock:
+                await self.pubsub.subscribe(name)
             # Not before: it would end at once.
             if self.reader is None:
                 self.reader = asyncio.create_task(self.read())
@@ -26,7 +29,8 @@ class Rooms:
         room = self.rooms.get(name, set())
         room.discard(socket)
         if not room and self.rooms.pop(name, None) is not None:
-            await self.pubsub.unsubscribe(name)
+            async with self.lock:
+                await self.pubsub.unsubscribe(name)
 
     async def read(self):
         async for message in self.pubsub.listen():

@@ -10,6 +10,8 @@ port, redis_port = map(int, sys.argv[1:])
 app = App()
 pubsub = redis.asyncio.Redis(port=redis_port, decode_responses=True).pubsub()
 listeners = {}
+# Else each of the first who come would open a connection.
+lock = asyncio.Lock()
 
 
 async def read():
@@ -33,8 +35,10 @@ async def opened(socket):
     socket.subscribe(room)
     listeners[room] = listeners.get(room, 0) + 1
     if listeners[room] == 1:
-        await pubsub.subscribe(room)
-        if len(listeners) == 1:
+        async with lock:
+            is_first = not pubsub.subscribed
+            await pubsub.subscribe(room)
+        if is_first:
             app.loop.create_task(read())
 
 

@@ -45,7 +45,8 @@ def load(running, redis, shape, times):
     """Says the messages of a shape, so many times; returns how many deliveries that were."""
     options = {**SHAPES[shape], 'messages': SHAPES[shape]['messages'] * times}
     options |= dict(redis=redis.url, room='/news/', group='g', size=64, sockets=SOCKETS, waits='yes', rate=0)
-    figures = measure.generate('fanout', running.port, options)
+    with measure.generating('fanout', running.port, options) as child:
+        figures = measure.of(child)
     assert figures['in_time'] and figures['delivered'] == figures['expected'] > 0, figures
     assert not figures['closes'] and not figures['doubled'], figures
     return figures['delivered']
