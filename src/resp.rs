@@ -1,11 +1,12 @@
 //! RESP2, the protocol of Redis: commands into bytes, and bytes as they came into replies.
 //!
-//! Each link owns one [`Decoder`], used by its loop. Encoder and parser are the redis crate's; its
-//! blocking client is not used, nothing here reads a descriptor. A reply is bounded in size and
-//! depth: one that is larger comes from no Redis that we asked, and the link is dropped.
+//! Each link owns one [`Decoder`], used by its loop. The parser of values is the redis crate's. What
+//! a loop does for every message is done here: commands, where a reply ends, pushes, and the answers
+//! to PUBLISH; the crate takes a microsecond for each of them. Its blocking client is not used,
+//! nothing here reads a descriptor. A reply is bounded in size and depth: one that is larger comes
+//! from no Redis that we asked, and the link is dropped.
 
-use std::fmt::Display;
-use std::io::{self, Read, Write};
+use std::borrow::Cow;
 
 use ::redis::Value;
 
@@ -16,22 +17,29 @@ const MAX_DEPTH: usize = 8;
 
 /// Appends one command.
 pub fn command(out: &mut Vec<u8>, args: &[&[u8]]) {
-    let mut command = ::redis::Cmd::with_capacity(args.len(), args.iter().map(|a| a.len()).sum());
+    head(out, b'*', args.len());
     for arg in args {
-        command.arg(*arg);
+        head(out, b'$', arg.len());
+        out.extend_from_slice(arg);
+        out.extend_from_slice(b"\r\n");
     }
-    command.write_packed_command(out);
+}
+
+fn head(out: &mut Vec<u8>, kind: u8, length: usize) {
+    out.push(kind);
+    out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 /// What Redis said, as far as links tell it apart.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Reply {
+pub enum Reply<'a> {
     /// A message of a subscribed channel.
     Message {
         /// The channel as Redis knows it, with any prefix.
-        channel: Vec<u8>,
+        channel: Cow<'a, [u8]>,
         /// The bytes as they were published.
-        payload: Vec<u8>,
+        payload: Cow<'a, [u8]>,
     },
     /// From now on messages of this channel come.
     Subscribed(Vec<u8>),
@@ -50,26 +58,42 @@ pub enum Reply {
     Other(Value),
 }
 
+impl Reply<'_> {
+    /// The same reply, for whoever keeps it.
+    pub fn into_owned(self) -> Reply<'static> {
+        match self {
+            Reply::Message { channel, payload } => Reply::Message {
+                channel: Cow::Owned(channel.into_owned()),
+                payload: Cow::Owned(payload.into_owned()),
+            },
+            Reply::Subscribed(name) => Reply::Subscribed(name),
+            Reply::Unsubscribed(name) => Reply::Unsubscribed(name),
+            Reply::Pong => Reply::Pong,
+            Reply::Error { code, text } => Reply::Error { code, text },
+            Reply::Other(value) => Reply::Other(value),
+        }
+    }
+}
+
 /// Turns the bytes of one link into replies, however they are cut.
 pub struct Decoder {
-    parser: ::redis::Parser,
     max_reply: usize,
-    /// Bytes that came since the end of the last whole reply.
-    pending: usize,
-    /// Those bytes: the parser has read them and can not give them back.
+    /// What came of a reply that is not whole yet.
     tail: Vec<u8>,
+    /// How far that was looked at.
+    scan: Scan,
 }
 
 impl std::fmt::Debug for Decoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Decoder({} bytes of a reply)", self.pending)
+        write!(f, "Decoder({} bytes of a reply)", self.tail.len())
     }
 }
 
 impl Decoder {
     /// A decoder that refuses a reply of more than `max_reply` bytes.
     pub fn new(max_reply: usize) -> Self {
-        Decoder { parser: ::redis::Parser::new(), max_reply, pending: 0, tail: Vec::new() }
+        Decoder { max_reply, tail: Vec::new(), scan: Scan::default() }
     }
 
     /// The bytes of a reply that is not whole yet: what another decoder is to be fed first.
@@ -82,39 +106,43 @@ impl Decoder {
     /// # Errors
     /// `Io` for what is not RESP2, is nested too deep or too large. The link must be dropped and
     /// this decoder with it: there is no way to find the next reply.
-    pub fn feed(&mut self, bytes: &[u8], each: &mut dyn FnMut(Reply)) -> Result<()> {
-        let mut unread = Unread(bytes);
-        self.pending += bytes.len();
-        loop {
-            match self.parser.parse_value(&mut unread) {
-                Ok(value) => {
-                    // The parser reads ahead and does not say where a reply ended.
-                    let at = self.tail.len() + bytes.len() - self.pending;
-                    let mut wire = Wire { kept: &self.tail, came: bytes, at };
-                    wire.value(&value, 0)?;
-                    let size = wire.at - at;
-                    self.check_size(size)?;
-                    self.pending -= size;
-                    each(classify(value));
-                }
-                // Only `Unread` can time out, and it does so when it is empty.
-                Err(error) if error.is_timeout() => {
-                    self.keep_tail(bytes);
-                    return self.check_size(self.pending);
-                }
-                // The crate's own text quotes the bytes, which may be anybody's payload.
-                Err(_) => return Err(malformed("what came is not RESP2")),
-            }
+    pub fn feed(&mut self, mut bytes: &[u8], each: &mut dyn FnMut(Reply<'_>)) -> Result<()> {
+        if !self.tail.is_empty() {
+            let kept = self.tail.len();
+            self.tail.extend_from_slice(bytes);
+            let Some(end) = self.scan.end(&self.tail)? else {
+                return self.check_size(self.tail.len());
+            };
+            bytes = &bytes[end - kept..];
+            let tail = std::mem::take(&mut self.tail);
+            self.hand_on(&tail[..end], each)?;
         }
+        while !bytes.is_empty() {
+            let Some(end) = self.scan.end(bytes)? else {
+                self.tail = bytes.to_vec();
+                return self.check_size(bytes.len());
+            };
+            self.hand_on(&bytes[..end], each)?;
+            bytes = &bytes[end..];
+        }
+        Ok(())
     }
 
-    /// Keeps a copy of what is pending. Nearly always that is nothing.
-    fn keep_tail(&mut self, bytes: &[u8]) {
-        match bytes.len().checked_sub(self.pending) {
-            Some(at) if at == bytes.len() => self.tail = Vec::new(),
-            Some(at) => self.tail = bytes[at..].to_vec(),
-            None => self.tail.extend_from_slice(bytes),
-        }
+    /// Hands on one whole reply.
+    fn hand_on(&self, whole: &[u8], each: &mut dyn FnMut(Reply<'_>)) -> Result<()> {
+        self.check_size(whole.len())?;
+        // Nearly everything is a message, or the answer to PUBLISH.
+        each(match whole {
+            [b':', line @ .., b'\r', b'\n'] => Reply::Other(Value::Int(number(line)?)),
+            _ => match message(whole) {
+                Some((channel, payload)) => {
+                    Reply::Message { channel: channel.into(), payload: payload.into() }
+                }
+                // The crate's own text quotes the bytes, which may be anybody's payload.
+                None => classify(::redis::parse_redis_value(whole).map_err(|_| not_resp2())?),
+            },
+        });
+        Ok(())
     }
 
     fn check_size(&self, size: usize) -> Result<()> {
@@ -125,93 +153,137 @@ impl Decoder {
     }
 }
 
-/// What has not been given to the parser yet. It never ends: `Ok(0)` would make the parser drop
-/// half a reply.
-struct Unread<'a>(&'a [u8]);
-
-impl Read for Unread<'_> {
-    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
-        match self.0.read(to)? {
-            0 => Err(io::ErrorKind::WouldBlock.into()),
-            count => Ok(count),
-        }
-    }
-}
-
 fn malformed(why: &str) -> Error {
     Error::new(Kind::Io, format!("redis reply refused: {why}; is redis-url really a Redis server?"))
 }
 
-/// A reply on the wire, which may begin in one buffer and end in another.
-struct Wire<'a> {
-    kept: &'a [u8],
-    came: &'a [u8],
-    at: usize,
+fn not_resp2() -> Error {
+    malformed("what came is not RESP2")
 }
 
-impl Wire<'_> {
-    fn byte(&self, at: usize) -> Option<u8> {
-        let behind = at.checked_sub(self.kept.len());
-        behind.map_or_else(|| self.kept.get(at), |at| self.came.get(at)).copied()
-    }
+/// Finds where a reply ends, by its lengths alone; what it has passed it does not look at again,
+/// however the reply is cut. The crate's parser also reads RESP3, for which nobody asked with HELLO, and numbers that no
+/// Redis writes; all that is refused here.
+#[derive(Default)]
+struct Scan {
+    /// Where the next item begins.
+    at: usize,
+    /// There is no end of its line before this.
+    seen: usize,
+    /// How many items each of the arrays waits for that are open, the innermost last.
+    open: Vec<u64>,
+}
 
-    /// Steps over `text` if it stands here.
-    fn expect(&mut self, text: &[u8]) -> Result<()> {
-        if !text.iter().enumerate().all(|(index, byte)| self.byte(self.at + index) == Some(*byte)) {
-            return Err(malformed("what came is not RESP2"));
-        }
-        self.at += text.len();
-        Ok(())
-    }
-
-    /// Steps over a line of this kind with a number, as Redis writes it.
-    fn number(&mut self, kind: char, number: impl Display) -> Result<()> {
-        let mut line = [0; 24]; // the kind, at most 20 characters, CRLF
-        let mut rest = &mut line[..];
-        let written = write!(rest, "{kind}{number}\r\n");
-        let left = rest.len();
-        written.map_err(|_| malformed("a number is too long"))?;
-        self.expect(&line[..line.len() - left])
-    }
-
-    /// Steps over a line of this kind.
-    fn line(&mut self, kind: &[u8]) -> Result<()> {
-        self.expect(kind)?;
-        while self.byte(self.at).is_some_and(|byte| byte != b'\r')
-            || self.byte(self.at + 1).is_some_and(|byte| byte != b'\n')
-        {
-            self.at += 1;
-        }
-        self.expect(b"\r\n")
-    }
-
-    /// Steps over the value that the parser has read here. It also reads RESP3, for which nobody
-    /// asked with HELLO, and numbers that no Redis writes: what is not there to the byte is refused,
-    /// or the end of the reply would not be known.
-    fn value(&mut self, value: &Value, depth: usize) -> Result<()> {
-        match value {
-            Value::Nil => self.number('$', -1).or_else(|_| self.number('*', -1)),
-            Value::Okay | Value::SimpleString(_) => self.line(b"+"),
-            Value::ServerError(_) => self.line(b"-"),
-            Value::Int(number) => self.number(':', number),
-            Value::BulkString(bytes) => {
-                self.number('$', bytes.len())?;
-                self.at += bytes.len();
-                self.expect(b"\r\n")
+impl Scan {
+    /// The end of the reply that begins `bytes`, if it is whole: then the next one may be looked
+    /// for. If not, it wants the same bytes again and more behind them.
+    fn end(&mut self, bytes: &[u8]) -> Result<Option<usize>> {
+        while let Some(kind) = bytes.get(self.at) {
+            if !b"+-:$*".contains(kind) {
+                return Err(not_resp2());
             }
-            Value::Array(items) if depth < MAX_DEPTH => {
-                self.number('*', items.len())?;
-                items.iter().try_for_each(|item| self.value(item, depth + 1))
+            let from = self.seen.max(self.at + 1);
+            let Some(line) = end_of_line(bytes, from) else {
+                self.seen = from.max(bytes.len() - 1);
+                return Ok(None);
+            };
+            let text = &bytes[self.at + 1..line];
+            let mut next = line + 2;
+            match kind {
+                b':' => drop(number(text)?),
+                b'$' => {
+                    if let Some(length) = length(text)? {
+                        next = next.saturating_add(length as usize).saturating_add(2);
+                        let Some(bulk) = bytes.get(..next) else { return Ok(None) };
+                        if !bulk.ends_with(b"\r\n") {
+                            return Err(not_resp2());
+                        }
+                    }
+                }
+                b'*' => {
+                    if let Some(items) = length(text)? {
+                        if self.open.len() == MAX_DEPTH {
+                            return Err(malformed("arrays are nested too deep"));
+                        }
+                        if items > 0 {
+                            self.open.push(items);
+                            self.at = next;
+                            continue;
+                        }
+                    }
+                }
+                _ => {}
             }
-            Value::Array(_) => Err(malformed("arrays are nested too deep")),
-            _ => Err(malformed("what came is not RESP2")),
+            self.at = next;
+            while let Some(items) = self.open.last_mut() {
+                *items -= 1;
+                if *items > 0 {
+                    break;
+                }
+                self.open.pop();
+            }
+            if self.open.is_empty() {
+                (self.at, self.seen) = (0, 0);
+                return Ok(Some(next));
+            }
         }
+        Ok(None)
     }
+}
+
+/// Where the line ends in which the byte `from` lies, before its CR LF.
+fn end_of_line(bytes: &[u8], mut from: usize) -> Option<usize> {
+    loop {
+        from += bytes.get(from..)?.iter().position(|byte| *byte == b'\r')?;
+        if *bytes.get(from + 1)? == b'\n' {
+            return Some(from);
+        }
+        from += 1;
+    }
+}
+
+/// A number as Redis writes it.
+fn number(text: &[u8]) -> Result<i64> {
+    let (sign, digits) = match text {
+        [b'-', digits @ ..] => (-1, digits),
+        digits => (1, digits),
+    };
+    let is_plain = matches!(digits, [b'1'..=b'9', ..]) || text == b"0";
+    let mut number = Some(0i64).filter(|_| is_plain);
+    for digit in digits {
+        let digit = (*digit as char).to_digit(10).map(|digit| sign * i64::from(digit));
+        number = number.and_then(|number| number.checked_mul(10)?.checked_add(digit?));
+    }
+    number.ok_or_else(not_resp2)
+}
+
+/// A length; `None` is that of what is not there.
+fn length(text: &[u8]) -> Result<Option<u64>> {
+    match number(text)? {
+        -1 => Ok(None),
+        length => u64::try_from(length).map(Some).map_err(|_| not_resp2()),
+    }
+}
+
+/// Channel and payload of a whole reply, if it is a message.
+fn message(whole: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (channel, rest) = bulk(whole.strip_prefix(b"*3\r\n$7\r\nmessage\r\n")?)?;
+    let (payload, rest) = bulk(rest)?;
+    rest.is_empty().then_some((channel, payload))
+}
+
+/// The string that begins `bytes`, and what is behind it.
+fn bulk(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let bytes = bytes.strip_prefix(b"$")?;
+    let line = bytes.iter().position(|byte| *byte == b'\r')?;
+    let length = usize::try_from(length(&bytes[..line]).ok()??).ok()?;
+    let (text, rest) = bytes.get(line + 2..)?.split_at_checked(length)?;
+    Some((text, rest.strip_prefix(b"\r\n")?))
 }
 
 /// Names a reply. On a link that subscribes, RESP2 gives pushes the shape of ordinary arrays; other
 /// links ask nothing whose answer begins with the name of a push.
-fn classify(value: Value) -> Reply {
+fn classify(value: Value) -> Reply<'static> {
     match value {
         Value::SimpleString(text) if text == "PONG" => Reply::Pong,
         Value::ServerError(error) => Reply::Error {
@@ -219,14 +291,6 @@ fn classify(value: Value) -> Reply {
             text: without_arguments(error.details().unwrap_or_default()).into(),
         },
         Value::Array(mut items) => match items.as_mut_slice() {
-            [Value::BulkString(kind), Value::BulkString(channel), Value::BulkString(payload)]
-                if kind == b"message" =>
-            {
-                Reply::Message {
-                    channel: std::mem::take(channel),
-                    payload: std::mem::take(payload),
-                }
-            }
             [Value::BulkString(kind), Value::BulkString(channel), Value::Int(_)]
                 if kind == b"subscribe" =>
             {
@@ -263,10 +327,10 @@ mod tests {
     fn feed_all<'a>(
         pieces: impl IntoIterator<Item = &'a [u8]>,
         max: usize,
-    ) -> (Vec<Reply>, Result<()>) {
+    ) -> (Vec<Reply<'static>>, Result<()>) {
         let (mut decoder, mut replies) = (Decoder::new(max), Vec::new());
         for piece in pieces {
-            if let Err(error) = decoder.feed(piece, &mut |reply| replies.push(reply)) {
+            if let Err(error) = decoder.feed(piece, &mut |reply| replies.push(reply.into_owned())) {
                 return (replies, Err(error));
             }
         }
@@ -278,17 +342,17 @@ mod tests {
     }
 
     /// Every kind of reply, and what it means.
-    fn samples() -> Vec<(&'static [u8], Reply)> {
+    fn samples() -> Vec<(&'static [u8], Reply<'static>)> {
         let other = Reply::Other;
         let error = |code: &str, text: &str| Reply::Error { code: code.into(), text: text.into() };
         vec![
             (
                 b"*3\r\n$7\r\nmessage\r\n$4\r\nchat\r\n$7\r\na\r\n$1\r\n\r\n",
-                Reply::Message { channel: b"chat".into(), payload: b"a\r\n$1\r\n".into() },
+                Reply::Message { channel: b"chat"[..].into(), payload: b"a\r\n$1\r\n"[..].into() },
             ),
             (
                 b"*3\r\n$7\r\nmessage\r\n$1\r\n\xff\r\n$0\r\n\r\n",
-                Reply::Message { channel: b"\xff".into(), payload: vec![] },
+                Reply::Message { channel: b"\xff"[..].into(), payload: b""[..].into() },
             ),
             (b"*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n", Reply::Subscribed(b"a".into())),
             (b"*3\r\n$11\r\nunsubscribe\r\n$1\r\na\r\n:0\r\n", Reply::Unsubscribed(b"a".into())),
@@ -347,7 +411,7 @@ mod tests {
         let mut decoder = Decoder::new(MAX);
         for (bytes, reply) in samples() {
             decoder.feed(bytes, &mut |_| {}).unwrap();
-            assert_eq!(decoder.pending, 0, "{reply:?}");
+            assert_eq!(decoder.tail.len(), 0, "{reply:?}");
         }
     }
 
@@ -360,11 +424,11 @@ mod tests {
                 let (mut first, mut second) = (Decoder::new(MAX), Decoder::new(MAX));
                 let mut replies = Vec::new();
                 for piece in bytes[..cut].chunks(step) {
-                    first.feed(piece, &mut |reply| replies.push(reply)).unwrap();
+                    first.feed(piece, &mut |reply| replies.push(reply.into_owned())).unwrap();
                 }
                 second.feed(first.unparsed(), &mut |_| panic!("it was whole")).unwrap();
                 assert_eq!(second.unparsed(), first.unparsed());
-                second.feed(&bytes[cut..], &mut |reply| replies.push(reply)).unwrap();
+                second.feed(&bytes[cut..], &mut |reply| replies.push(reply.into_owned())).unwrap();
                 assert_eq!(replies, expected, "cut at {cut}");
                 assert!(second.unparsed().is_empty());
             }

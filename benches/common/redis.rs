@@ -59,7 +59,7 @@ impl Link {
     }
 
     /// Reads everything that is there.
-    pub fn read(&mut self, buffer: &mut [u8], each: &mut dyn FnMut(Reply)) -> io::Result<()> {
+    pub fn read(&mut self, buffer: &mut [u8], each: &mut dyn FnMut(Reply<'_>)) -> io::Result<()> {
         loop {
             match self.stream.read(buffer) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),

@@ -72,7 +72,7 @@ fn twin(bytes: &[u8], depth: usize) -> Seen {
 }
 
 /// What links make of a value.
-fn named(value: Plain) -> Reply {
+fn named(value: Plain) -> Reply<'static> {
     use Plain::{Bulk, Error, Int, Line, List};
     let error = |line: &str| {
         let (code, text) = line.split_once(' ').unwrap_or((line, ""));
@@ -84,7 +84,7 @@ fn named(value: Plain) -> Reply {
         Error(line) => error(&line),
         List(list) => match &list[..] {
             [Bulk(kind), Bulk(channel), Bulk(payload)] if kind == b"message" => {
-                Reply::Message { channel: channel.clone(), payload: payload.clone() }
+                Reply::Message { channel: channel.clone().into(), payload: payload.clone().into() }
             }
             [Bulk(kind), Bulk(channel), Int(_)] if kind == b"subscribe" => {
                 Reply::Subscribed(channel.clone())
@@ -124,11 +124,11 @@ fn holds_error(value: &Plain) -> bool {
 fn feed<'a>(
     decoder: &mut Decoder,
     pieces: impl IntoIterator<Item = &'a [u8]>,
-    replies: &mut Vec<Reply>,
+    replies: &mut Vec<Reply<'static>>,
 ) -> Result<()> {
     let result = pieces
         .into_iter()
-        .try_for_each(|piece| decoder.feed(piece, &mut |reply| replies.push(reply)));
+        .try_for_each(|piece| decoder.feed(piece, &mut |reply| replies.push(reply.into_owned())));
     if let Err(error) = &result {
         assert!(error.kind == Kind::Io && error.text.len() < 200, "{error}");
     }
@@ -136,7 +136,7 @@ fn feed<'a>(
 }
 
 /// What came of the whole: a result, the replies, and the decoder with what is left.
-type Outcome<'a> = (&'a Result<()>, &'a [Reply], &'a Decoder);
+type Outcome<'a> = (&'a Result<()>, &'a [Reply<'static>], &'a Decoder);
 
 /// In pieces it is the same.
 fn cut(bytes: &[u8], seed: u8, max: usize, (result, replies, decoder): Outcome<'_>) {

@@ -1,33 +1,79 @@
 //! Fan-out: one message to everyone who hears its channel.
 //!
 //! The frame is encoded once for each variant that anyone listens in, into the channel's segment of
-//! this turn; each listener's write queue gets or extends one entry. Nothing is written here: the
-//! end of the turn writes each socket once, however many messages came.
+//! this turn; messages of one channel that follow one another are a run, and each listener's write
+//! queue gets or extends one entry for a run. Nothing is written here: the end of the turn writes
+//! each socket once, however many messages came.
 
 use super::event_loop::{EventLoop, find};
 use super::local::Shared;
 use super::stats::Counters;
 use crate::cause::Cause;
-use crate::hub::{Form, Variant};
+use crate::hub::{ChannelId, Form, Variant};
 use crate::socket::Key;
+use crate::write_queue::Segment;
 use crate::ws::deflate::{Deflater, Window};
 use crate::ws::envelope;
 use crate::ws::frame::{self, Data, OpCode};
+use crate::ws::message::is_utf8;
+
+/// Messages of one channel that came one after the other: encoded, and not yet in anybody's queue.
+/// So each listener is looked at once for all of them, and its queue gets one entry.
+#[derive(Default)]
+pub(super) struct Run {
+    channel: ChannelId,
+    messages: u64,
+    /// One for each group of the channel, in the hub's order.
+    parts: Vec<Part>,
+}
+
+/// A run in one variant.
+struct Part {
+    segment: Segment,
+    range: (u32, u32),
+}
 
 impl EventLoop {
-    /// Queues a message for every listener of its channel but the one whose own it is.
+    /// Encodes a message for the listeners of its channel. They get it with [`EventLoop::spread`],
+    /// before anything else is done that may be for them.
     pub(super) fn deliver(&mut self, channel: &str, payload: &[u8]) {
         let Some(id) = self.hub.find(channel) else { return };
         let own = self.echo.take(id, payload);
-        let (config, now) = (&self.shared.config, self.now);
+        if own.is_some() || self.run.channel != id {
+            self.spread(None);
+        }
         let mut encoder = Encoder::new(&mut self.deflater, &self.shared, self.number);
+        let run = &mut self.run;
+        if run.messages == 0 {
+            run.channel = id;
+            run.parts.extend(self.hub.groups(id).iter().map(|group| {
+                let segment = self.segments.entry((id, group.variant)).or_default().clone();
+                let from = segment.len() as u32;
+                Part { segment, range: (from, from) }
+            }));
+        }
+        for (group, part) in self.hub.groups(id).iter().zip(&mut run.parts) {
+            part.range.1 =
+                part.segment.append(|out| encoder.message(out, group.variant, channel, payload));
+        }
+        run.messages += 1;
+        if own.is_some() {
+            self.spread(own.map(Key::from));
+        }
+    }
+
+    /// Queues the run for every listener of its channel but `own`, whose message it is.
+    pub(super) fn spread(&mut self, own: Option<Key>) {
+        let messages = std::mem::take(&mut self.run.messages);
+        if messages == 0 {
+            return;
+        }
+        let (config, now, id) = (&self.shared.config, self.now, self.run.channel);
         let (mut delivered, mut dropped) = (0, 0);
-        for group in self.hub.groups(id) {
-            let segment = self.segments.entry((id, group.variant)).or_default();
-            let range = segment.append(|out| encoder.message(out, group.variant, channel, payload));
+        for (group, part) in self.hub.groups(id).iter().zip(self.run.parts.drain(..)) {
             for index in &group.sockets {
                 let Some(socket) = self.sockets.get_mut(*index as usize) else { continue };
-                if own == Some(socket.key.into()) {
+                if own == Some(socket.key) {
                     continue;
                 }
                 let is_slow = socket.is_slow(config, now);
@@ -38,8 +84,8 @@ impl EventLoop {
                     }
                     continue;
                 }
-                socket.queue(segment, range, id, now);
-                delivered += 1;
+                socket.queue(&part.segment, part.range, id, now);
+                delivered += messages;
                 if is_slow {
                     let hub = &self.hub;
                     let missed = |channel, count| envelope::dropped(hub.name(channel), count);
@@ -52,7 +98,7 @@ impl EventLoop {
             }
         }
         let counters = self.counters();
-        counters.messages.add(1);
+        counters.messages.add(messages);
         counters.delivered.add(delivered);
         counters.dropped.add(dropped);
     }
@@ -75,6 +121,7 @@ impl EventLoop {
         for message in &messages {
             self.deliver(&message.channel, &message.payload);
         }
+        self.spread(None);
         messages.len()
     }
 
@@ -106,7 +153,7 @@ impl<'a> Encoder<'a> {
     /// Appends a message's frame in a variant.
     fn message(&mut self, out: &mut Vec<u8>, variant: Variant, channel: &str, payload: &[u8]) {
         match variant.form {
-            Form::Raw if std::str::from_utf8(payload).is_ok() => {
+            Form::Raw if is_utf8(payload) => {
                 self.frame(out, Data::Text, payload, variant.deflate);
             }
             Form::Raw | Form::Binary => self.frame(out, Data::Binary, payload, variant.deflate),

@@ -151,6 +151,7 @@ impl EventLoop {
         if std::mem::take(&mut unread[Wire::Subscriber as usize]) {
             (unread[Wire::Subscriber as usize], heard) =
                 subscriber.read(registry, self.now, buffer, |what| self.heard(what));
+            self.spread(None);
         }
         if std::mem::take(&mut unread[Wire::Publisher as usize]) {
             (unread[Wire::Publisher as usize], spoken) =
@@ -166,6 +167,9 @@ impl EventLoop {
     }
 
     fn heard(&mut self, what: Heard<'_>) {
+        if !matches!(what, Heard::Message(..)) {
+            self.spread(None);
+        }
         match what {
             Heard::Message(channel, payload) => self.deliver(channel, payload),
             Heard::Subscribed(name) => {

@@ -375,7 +375,7 @@ impl Link {
         registry: &Registry,
         now: Millis,
         buffer: &mut [u8],
-        mut each: impl FnMut(Reply),
+        mut each: impl FnMut(Reply<'_>),
     ) -> (bool, Option<Change>) {
         let Some(stream) = &self.stream else { return (false, None) };
         let n = match sys::recv(stream, buffer) {

@@ -74,27 +74,25 @@ impl Subscriber {
     ) -> (bool, Option<Change>) {
         let (prefix, unanswered) = (self.prefix.as_bytes(), &mut self.unanswered);
         // A name that is not under our prefix or not UTF-8 is none that we asked for.
-        let own = |name: &[u8]| -> Option<String> {
-            String::from_utf8(name.strip_prefix(prefix)?.to_vec()).ok()
-        };
+        fn own<'a>(prefix: &[u8], name: &'a [u8]) -> Option<&'a str> {
+            std::str::from_utf8(name.strip_prefix(prefix)?).ok()
+        }
         let result = self.link.read(registry, now, buffer, |reply| match reply {
             Reply::Message { channel, payload } => {
-                if let Some(channel) = channel.strip_prefix(prefix)
-                    && let Ok(channel) = std::str::from_utf8(channel)
-                {
+                if let Some(channel) = own(prefix, &channel) {
                     each(Heard::Message(channel, &payload));
                 }
             }
             Reply::Subscribed(name) => {
                 unanswered.pop_front();
-                if let Some(name) = own(&name) {
-                    each(Heard::Subscribed(&name));
+                if let Some(name) = own(prefix, &name) {
+                    each(Heard::Subscribed(name));
                 }
             }
             Reply::Unsubscribed(name) => {
                 unanswered.pop_front();
-                if let Some(name) = own(&name) {
-                    each(Heard::Unsubscribed(&name));
+                if let Some(name) = own(prefix, &name) {
+                    each(Heard::Unsubscribed(name));
                 }
             }
             Reply::Error { code, text } => {
