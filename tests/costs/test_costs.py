@@ -21,8 +21,8 @@ import server
 from harness import eventually, need_tool
 
 SOCKETS = 300
-# What comes in one read of Redis: eight messages of one channel, one alone, and a hundred of any channels.
 SERVERS = {'wsredis': server.wsredis(), 'floor': server.FLOORS[0]}
+# What comes in one read of Redis: eight messages of one channel, one alone, and a hundred of any channels.
 SHAPES = {
     'burst': dict(burst=8, messages=160),
     'single': dict(burst=1, messages=40),
