@@ -21,7 +21,7 @@ export WSREDIS_LIB = $(ARCHIVE)
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
-.PHONY: all lib plugin run test soak conformance check lint deny check-all header install install-plugin clean help FORCE
+.PHONY: all lib plugin run test soak conformance bench bench-quick check lint deny check-all header install install-plugin clean help FORCE
 
 all: lib plugin ## build libwsredis.so, libwsredis.a and the uWSGI plugin
 
@@ -59,6 +59,18 @@ soak: all ## what `make test` does a few times, done for hours: reloads, upgrade
 conformance: all ## every case of Autobahn through the plugin, also byte by byte, and the other peers: a quarter of an hour
 	@tests/setup.sh test
 	@tests/run.sh conformance-all
+
+bench: ## measure wsredis beside the floors and beside other servers, which it installs: most of an hour, on a quiet machine
+	@tests/setup.sh build /usr/bin/uwsgi
+	@tests/setup.sh redis
+	@benches/run.sh build
+	@benches/run.sh all
+
+bench-quick: ## the same with the floors only: for who changes what is measured
+	@tests/setup.sh build /usr/bin/uwsgi
+	@tests/setup.sh redis
+	@benches/run.sh build
+	@benches/run.sh quick
 
 check: lint ## what to run before every commit: format, lints, Rust and C tests
 	cargo test --locked

@@ -57,6 +57,23 @@ fn two_browsers_in_a_room_hear_each_other_and_no_other_room() {
 }
 
 #[test]
+fn who_may_only_hear_is_not_heard_and_who_may_only_speak_hears_nothing() {
+    let Some(host) = Host::start(&[]) else { return };
+    let (mut both, mut hears) = (host.join("room"), host.enter("/news/room").unwrap());
+    let mut speaks = host.enter("/inbox/room").unwrap();
+    hears.send(Message::text("from who only hears")).unwrap();
+    // What a socket has sent before its pong has been read.
+    hears.send(Message::Ping("read".into())).unwrap();
+    assert_eq!(hears.read().unwrap(), Message::Pong("read".into()));
+    speaks.send(Message::text("from who only speaks")).unwrap();
+    for socket in [&mut both, &mut hears] {
+        assert_eq!(text(socket), "from who only speaks");
+    }
+    speaks.send(Message::Ping("next".into())).unwrap();
+    assert_eq!(speaks.read().unwrap(), Message::Pong("next".into()));
+}
+
+#[test]
 fn the_host_runs_with_the_static_library_too() {
     let Some(program) = program(Link::Static) else { return };
     talk(&Host::run(Command::new(program).arg("0")));

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Runs the suites, all or those that are named, each within its time; ends with the closing lines of each.
 #
-#   tests/run.sh [rust] [uwsgi] [conformance] [python] [browser] [fuzz] [install] [soak] [conformance-all]
+#   tests/run.sh [rust] [uwsgi] [conformance] [python] [browser] [costs] [fuzz] [install] [soak] [conformance-all]
 #
 # All but the last two, which are only run by name: `soak` takes hours (`make soak`), `conformance-all` has every case of
 # Autobahn and takes a quarter of an hour (`make conformance`). `fuzz` is a minute of fuzzing; `fuzz/run.sh long` is more.
@@ -88,7 +88,7 @@ choose_autobahn() {
 
 pytest=("$deps/venv/bin/python" -m pytest -p no_skips -p no:cacheprovider -ra)
 
-[ $# -gt 0 ] || set -- rust uwsgi conformance python browser fuzz install
+[ $# -gt 0 ] || set -- rust uwsgi conformance python browser costs fuzz install
 for name in "$@"; do
     case $name in
     rust) suite rust 900 cargo test --locked --no-fail-fast ;;
@@ -115,6 +115,10 @@ for name in "$@"; do
         mkdir -p "$(dirname "$WSREDIS_PLUGIN")"
         OUT=$WSREDIS_PLUGIN uwsgi-plugin/build.sh "$WSREDIS_UWSGI"
         suite browser 300 "${pytest[@]}" tests/browser
+        ;;
+    costs)
+        benches/run.sh build
+        suite costs 120 "${pytest[@]}" tests/costs
         ;;
     fuzz) suite fuzz 420 fuzz/run.sh quick ;;
     install) suite install 120 tests/install.sh ;;

@@ -4,6 +4,7 @@
 #   tests/setup.sh build [UWSGI]   a C compiler, and Debian's uWSGI with the headers that its own header asks for
 #   tests/setup.sh run             and what serves the example: uWSGI's Python plugin, Django in .deps/venv
 #   tests/setup.sh redis           and Debian's Redis server
+#   tests/setup.sh peer NAME       another server, to be measured beside ours (benches/peers)
 #   tests/setup.sh test            and everything that the tests drive: Redis, nginx, Chromium, valgrind, pip's uWSGI, Autobahn
 #
 # Debian's packages come by apt-get (with sudo where we are not root), Python's by pip into .deps/ of this tree, which git
@@ -106,6 +107,46 @@ need_pip_uwsgi() {
     [ "$found" = "$routing" ] || fail "$venv/bin/uwsgi: routing is $found, not $routing; remove $venv and try again"
 }
 
+# need_node PACKAGE@VERSION…: these packages of npm in .deps/node. It remembers what it was asked for.
+need_node() {
+    command -v npm >/dev/null || need_packages nodejs npm
+    local package missing=()
+    for package in "$@"; do
+        [ -e "$deps/node/.has-$package" ] || missing+=("$package")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    echo "setup: installing into .deps/node by npm: ${missing[*]}"
+    mkdir -p "$deps/node"
+    npm install --silent --no-fund --no-audit --prefix "$deps/node" "${missing[@]}" ||
+        fail "npm could not install: ${missing[*]}"
+    for package in "${missing[@]}"; do
+        touch "$deps/node/.has-$package"
+    done
+}
+
+need_peer() {
+    need_packages python3-venv "${redis_packages[@]}"
+    case $1 in
+    nchan)
+        need_packages nginx libnginx-mod-nchan
+        need_venv peers redis==8.*
+        ;;
+    uwsgi-gevent)
+        need_packages uwsgi-core uwsgi-plugin-python3 uwsgi-plugin-gevent-python3
+        need_venv venv redis==8.*
+        ;;
+    ws) need_node ws@8 redis@6 ;;
+    socket.io) need_node socket.io@4 redis@6 ;;
+    starlette) need_venv peers redis==8.* starlette==1.* 'uvicorn[standard]==0.*' ;;
+    tornado) need_venv peers redis==8.* tornado==6.* ;;
+    socketify)
+        need_packages libuv1
+        need_venv peers redis==8.* socketify==0.*
+        ;;
+    *) fail "there is no peer $1" ;;
+    esac
+}
+
 case ${1:-} in
 build)
     need_rust
@@ -121,6 +162,9 @@ run)
     ;;
 redis)
     need_packages "${redis_packages[@]}"
+    ;;
+peer)
+    need_peer "${2:-}"
     ;;
 test)
     need_rust

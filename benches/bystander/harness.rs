@@ -365,7 +365,7 @@ impl Harness {
         let now = Instant::now();
         browser.read(&mut buffer, to_the_end, &mut |said| match said {
             Said::Message(message) => self.on_message(index, message, now),
-            Said::Pong(_) => {}
+            Said::Pong(_) | Said::Deflated(_) => {}
             Said::Opened => self.on_opened(index, now),
             Said::Refused(status) => self.on_refused(index, status, now),
             Said::Closed(code) => self.on_closed(index, code, now),

@@ -31,6 +31,8 @@ pub enum Said<'a> {
     Refused(u16),
     /// A whole message.
     Message(&'a [u8]),
+    /// A whole message, compressed, to whom has offered that.
+    Deflated(&'a [u8]),
     /// The answer to a ping.
     Pong(&'a [u8]),
     /// The other side has closed with this code. Nothing more comes.
@@ -74,6 +76,8 @@ pub struct Browser {
     ask_limit: usize,
     /// Bytes that came although nothing was to come any more.
     beyond: usize,
+    /// Whether permessage-deflate was offered.
+    deflates: bool,
 }
 
 impl Browser {
@@ -112,7 +116,17 @@ impl Browser {
             ended: false,
             ask_limit: usize::MAX,
             beyond: 0,
+            deflates: false,
         })
+    }
+
+    /// Offers permessage-deflate, without a context that is taken over. To be called at once.
+    pub fn offer_deflate(&mut self) {
+        self.deflates = true;
+        self.output.truncate(self.output.len() - 2);
+        self.output.extend_from_slice(
+            b"Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover\r\n\r\n",
+        );
     }
 
     /// Sends a text message.
@@ -329,6 +343,9 @@ impl Browser {
         let end = begin.checked_add(usize::try_from(len).ok()?)?;
         let payload = bytes.get(begin..end)?;
         match header.opcode {
+            OpCode::Data(_) if header.rsv1 && header.is_final && self.deflates => {
+                each(Said::Deflated(payload));
+            }
             _ if header.mask.is_some() || header.rsv1 || header.rsv2 || header.rsv3 => {
                 self.over(PROTOCOL, each);
             }

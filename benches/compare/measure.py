@@ -1,5 +1,6 @@
 """One measurement: a server, a load, a number."""
 
+import contextlib
 import json
 import subprocess
 
@@ -11,23 +12,46 @@ LIMIT = 60
 
 
 def load(scenario, running, redis, **more):
-    """Runs the generator to its end; returns its figures, in which nothing may be wrong."""
-    options = {'group': 'g', 'redis': redis.url, **scenario.options, 'pid': running.pid, **more}
-    if scenario.load == 'speak':
-        del options['redis']
-    command = [LOAD, scenario.load, '--url', f'http://127.0.0.1:{running.port}', '--limit', LIMIT]
+    """Runs the generator to its end, and beside it what the scenario has; returns its figures, in
+    which nothing may be wrong."""
+    with contextlib.ExitStack() as stack:
+        if scenario.beside:
+            options = {'redis': redis.url, **scenario.beside}
+            beside = stack.enter_context(generating(options.pop('load'), running.port, options))
+        options = {'group': 'g', 'redis': redis.url, **scenario.options, 'pid': running.pid, **more}
+        if scenario.load == 'speak':
+            del options['redis']
+        main = stack.enter_context(generating(scenario.load, running.port, options))
+        figures = of(main)
+        if scenario.beside:
+            figures['beside'] = of(beside)
+            check(figures['beside'], ('lost', 'doubled', 'reordered', 'redis_errors'))
+    check(figures, ('lost', 'doubled', 'reordered', 'strangers', 'redis_errors', 'ended'))
+    # Those who do not read are closed, and nobody else.
+    if figures['closes'] and figures.get('healthy_open') != figures['sockets']:
+        raise RuntimeError(f'somebody was closed: {figures}')
+    return figures
+
+
+def check(figures, faults):
+    if not figures['in_time'] or any(map(figures.get, faults)):
+        raise RuntimeError(f'something went wrong: {figures}')
+
+
+def generating(load, port, options):
+    """Starts the generator. Keywords are its options, `_` for `-`."""
+    command = [LOAD, load, '--url', f'http://127.0.0.1:{port}', '--limit', LIMIT]
     for name, value in options.items():
         command += [f'--{name.replace("_", "-")}', value]
-    child = process.start(command, process.LOAD_CORE, stdout=subprocess.PIPE)
-    with process.ended(child):
-        text, _ = child.communicate(timeout=LIMIT + 20)
+    return process.ended(process.start(command, process.LOAD_CORE, stdout=subprocess.PIPE))
+
+
+def of(child):
+    """The figures of a generator, when it has ended."""
+    text, _ = child.communicate(timeout=LIMIT + 20)
     if child.returncode:
         raise RuntimeError(f'the generator failed: {child.args}')
-    figures = json.loads(text)
-    for fault in ('lost', 'doubled', 'reordered', 'strangers', 'redis_errors', 'ended'):
-        if figures.get(fault) or not figures['in_time'] or figures['closes']:
-            raise RuntimeError(f'something went wrong: {figures}')
-    return figures
+    return json.loads(text)
 
 
 def cpu_per_delivery(figures, _):
@@ -49,21 +73,49 @@ def memory_per_socket(figures, _):
     return (after - before) * 1024 / figures['opened']
 
 
+def copies_of_a_message(figures, _):
+    """How many times a message is in memory at worst, beside what there was before."""
+    before, peak = figures['server']['resident_kb_exact_peak']
+    return (peak - before) / 1024
+
+
+def p99(figures, _):
+    return figures['p99_ms']
+
+
 FIGURES = {
-    of.__name__: of
-    for of in (cpu_per_delivery, cpu_per_publish, cpu_per_handshake, memory_per_socket)
+    figure.__name__: figure
+    for figure in (
+        cpu_per_delivery,
+        cpu_per_publish,
+        cpu_per_handshake,
+        memory_per_socket,
+        copies_of_a_message,
+        p99,
+    )
 }
 
 
-def once(scenario, name, redis):
+def messages(scenario, measured):
+    """How many messages are sent; fewer to those who take long."""
+    if scenario.load == 'speak' and not measured.hears:
+        return {'messages': 0}
+    if 'messages' not in scenario.options:
+        return {}
+    burst = scenario.options.get('burst', 1)
+    wanted = scenario.options['messages'] * max(measured.share, scenario.least_share)
+    return {'messages': max(1, round(wanted / burst)) * burst}
+
+
+def once(scenario, measured, redis):
     """Measures a server, started for this."""
-    with server.running(name, redis, scenario.keys) as running:
+    with server.running(measured, redis) as running:
+        options = measured.options | messages(scenario, measured)
         if scenario.is_warmed:
-            load(scenario, running, redis, sockets=50, messages=50)
-        before, fewer = redis.publishes(), {}
-        if not server.is_fast(name) and 'messages' in scenario.options:
-            burst = scenario.options.get('burst', 1)
-            messages = scenario.options['messages'] * scenario.slow_share
-            fewer['messages'] = max(1, round(messages / burst)) * burst
-        figures = load(scenario, running, redis, **fewer)
+            few = {'sockets': 50, 'messages': min(50, options['messages'])}
+            load(scenario, running, redis, **options | few)
+        before = redis.publishes()
+        files = process.files(running.pid)
+        figures = load(scenario, running, redis, **options)
+        process.wait_files(running.pid, files)
         return FIGURES[scenario.figure](figures, redis.publishes() - before), figures

@@ -6,10 +6,13 @@ import resource
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 CORES = sorted(os.sched_getaffinity(0))
 # The server has one of its own; Redis and the generator share another.
 SERVER_CORE, LOAD_CORE = CORES[0], CORES[1 % len(CORES)]
+# Descriptors that a server may open for itself while it is busy.
+FEW = 20
 
 
 def raise_limit():
@@ -62,3 +65,16 @@ def wait_port(port, process, deadline=20):
             if time.monotonic() > end:
                 raise RuntimeError(f'{process.args} does not listen on {port}') from None
         time.sleep(0.02)
+
+
+def files(pid):
+    return len(list(Path(f'/proc/{pid}/fd').iterdir()))
+
+
+def wait_files(pid, before, deadline=10):
+    """Waits until a server has closed what it had opened; a few may stay, as links that it opened late."""
+    end = time.monotonic() + deadline
+    while files(pid) > before + FEW:
+        if time.monotonic() > end:
+            raise RuntimeError(f'{files(pid)} descriptors are open, {before} were before')
+        time.sleep(0.05)

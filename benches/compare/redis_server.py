@@ -10,6 +10,7 @@ import process
 OPTIONS = {
     'save': '',
     'appendonly': 'no',
+    'maxclients': '19900',
     # Nobody is cut off for being slower than a burst.
     'client-output-buffer-limit': 'pubsub 0 0 0',
 }

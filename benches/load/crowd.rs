@@ -16,6 +16,7 @@ use wsredis::resp::Reply;
 
 use crate::browser::{Browser, Portion, Said};
 use crate::figures::Figures;
+use crate::inflated::Inflated;
 use crate::options::Options;
 use crate::process::Process;
 use crate::redis::Link;
@@ -113,6 +114,7 @@ pub struct Crowd {
     poll: Poll,
     events: Events,
     buffer: Vec<u8>,
+    inflated: Inflated,
     wanted: VecDeque<usize>,
     asking: usize,
     connect_at: Instant,
@@ -149,6 +151,7 @@ impl Crowd {
             poll,
             events: Events::with_capacity(4096),
             buffer: vec![0; 256 << 10],
+            inflated: Inflated::default(),
             wanted: VecDeque::new(),
             asking: 0,
             connect_at: now,
@@ -283,12 +286,16 @@ impl Crowd {
             let Some(seat) = self.wanted.pop_front() else { return Ok(()) };
             self.cut(seat, false);
             let place = &mut self.seats[seat];
+            let deflate = self.options.deflate;
             let (address, token) = (self.options.address, Token(seat + FIRST_SEAT));
             let begun = begin(address, place.receive_buffer).and_then(|stream| {
                 Browser::ask(stream, address, &place.path, token, self.poll.registry())
             });
             match begun {
                 Ok(mut browser) => {
+                    if deflate {
+                        browser.offer_deflate();
+                    }
                     browser.ask_at_most(place.ask_limit);
                     place.browser = Some(browser);
                     place.asking = Some(now);
@@ -331,6 +338,9 @@ impl Crowd {
         let mut arrival = Arrival { now, micros, figures: &mut self.figures };
         let mut each = |said: Said<'_>| match said {
             Said::Message(message) => scenario.message(seat, message, &mut arrival),
+            Said::Deflated(bytes) => {
+                scenario.message(seat, self.inflated.of(bytes), &mut arrival);
+            }
             Said::Pong(payload) => scenario.pong(seat, payload),
             Said::Opened => {
                 opened = true;
@@ -352,6 +362,11 @@ impl Crowd {
             self.opened += 1;
             self.first_opened.get_or_insert(now);
             self.last_opened = now;
+            if !self.options.hello.is_empty()
+                && let Some(browser) = &mut self.seats[seat].browser
+            {
+                browser.say(self.options.hello.as_bytes());
+            }
             scenario.greet(self, seat, now);
         }
         if let Some(ending) = ending {

@@ -1,7 +1,7 @@
 //! `fanout`: sockets that hear channels, in which numbered messages are said. Each socket is judged
 //! for itself: every message of its channels once and in order, and nothing else.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -139,8 +139,11 @@ pub struct Fanout {
     audience: u64,
     wanted: u64,
     open: usize,
+    /// Since when all are there.
+    settled_since: Option<Instant>,
     is_speaking: bool,
     heard_at: Instant,
+    prefix: Vec<u8>,
 }
 
 impl Fanout {
@@ -168,8 +171,10 @@ impl Fanout {
             audience: (seats * hears / channels) as u64,
             wanted: 0,
             open: 0,
+            settled_since: None,
             is_speaking: false,
             heard_at: crowd.began,
+            prefix: crowd.options.prefix.clone().into_bytes(),
         })
     }
 }
@@ -181,6 +186,8 @@ impl Scenario for Fanout {
 
     fn message(&mut self, seat: usize, message: &[u8], arrival: &mut Arrival<'_>) {
         self.heard_at = arrival.now;
+        // The rest is the site's own.
+        let Some(message) = message.strip_prefix(self.prefix.as_slice()) else { return };
         if let Some(micros) = self.listeners.hear(seat, message) {
             arrival.sent_at(micros);
         }
@@ -199,6 +206,10 @@ impl Scenario for Fanout {
             if self.open < crowd.options.sockets {
                 return Ok(false);
             }
+            let settle = Duration::from_secs_f64(crowd.options.settle);
+            if now - *self.settled_since.get_or_insert(now) < settle {
+                return Ok(false);
+            }
             self.is_speaking = true;
             self.heard_at = now;
             crowd.restart_clock(now);
@@ -208,12 +219,12 @@ impl Scenario for Fanout {
             self.source.speak(crowd, now);
             self.wanted += (self.source.total() - before) * self.audience;
         }
+        let is_stuck = now - self.heard_at.max(self.source.ended()) > crowd.options.drain();
         if !self.source.is_over(crowd) {
-            return Ok(false);
+            return Ok(crowd.options.waits && is_stuck);
         }
         let mut seats = 0..crowd.seats.len();
-        Ok(seats.all(|seat| self.listeners.is_complete(seat, &self.source))
-            || now - self.heard_at.max(self.source.ended()) > crowd.options.drain())
+        Ok(seats.all(|seat| self.listeners.is_complete(seat, &self.source)) || is_stuck)
     }
 
     fn tell(&self, crowd: &Crowd, report: &mut Value) {

@@ -28,6 +28,7 @@ mod fanout;
 #[allow(dead_code, reason = "only the bystander measures silence")]
 mod figures;
 mod herd;
+mod inflated;
 mod isolation;
 #[path = "../common/judge.rs"]
 #[allow(dead_code, reason = "only the bystander asks whether there is anything yet")]

@@ -56,6 +56,18 @@ pub struct Options {
     pub messages: u64,
     pub seconds: f64,
     pub size: usize,
+    /// Whether messages are filled with words; else with dots, which compress to nothing.
+    pub has_words: bool,
+    /// Whether permessage-deflate is offered.
+    pub deflate: bool,
+    /// Seconds between the last handshake and the first message, for sites that answer before they
+    /// have subscribed (fanout).
+    pub settle: f64,
+    /// For sites that have a protocol of their own: what is said first, what comes before every
+    /// message (fanout), and what is said then (speak).
+    pub hello: String,
+    pub prefix: String,
+    pub text: String,
     /// Before every channel.
     pub group: String,
     pub slow: usize,
@@ -110,6 +122,12 @@ impl Options {
             messages: 0,
             seconds: 5.0,
             size: 0,
+            has_words: false,
+            deflate: false,
+            settle: 0.0,
+            hello: String::new(),
+            prefix: String::new(),
+            text: String::new(),
             group: format!("load{}:", std::process::id()),
             slow: 0,
             reads: Reading::Never,
@@ -160,6 +178,12 @@ impl Options {
                 "--messages" => options.messages = large()?,
                 "--seconds" => options.seconds = real()?,
                 "--size" => options.size = number()?,
+                "--words" => options.has_words = yes()?,
+                "--deflate" => options.deflate = yes()?,
+                "--settle" => options.settle = real()?,
+                "--hello" => options.hello = value,
+                "--prefix" => options.prefix = value,
+                "--text" => options.text = value,
                 "--group" => options.group = value,
                 "--slow" => options.slow = number()?,
                 "--reads" => {

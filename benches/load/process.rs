@@ -29,6 +29,8 @@ pub struct Process {
     before: Memory,
     /// The anonymous kilobytes, counted page by page; what `before` has is only about right.
     exactly_before: Option<u64>,
+    /// Resident kilobytes when the clock began anew, since when the kernel keeps the peak.
+    resident: u64,
     /// What all threads had run when it was last asked whether they still do.
     stood: (Instant, u64),
     peak: Memory,
@@ -37,7 +39,7 @@ pub struct Process {
     over_time: Vec<(Duration, Memory)>,
 }
 
-/// Who has hardly run for so long has done everything.
+/// Who has hardly run for so long, a twentieth of it, has done everything.
 const REST: Duration = Duration::from_millis(100);
 
 /// How often the peak is looked for.
@@ -55,6 +57,7 @@ impl Process {
             earlier: 0,
             before,
             exactly_before: exact_anonymous(pid),
+            resident: before.resident,
             stood: (now, 0),
             peak: before,
             next_at: now,
@@ -69,6 +72,10 @@ impl Process {
         self.earlier += growth(&before, &self.spent).iter().sum::<u64>();
         self.began = now;
         self.told_at = now;
+        // "5" is for the peak, proc(5).
+        if fs::write(format!("/proc/{}/clear_refs", self.pid), "5").is_ok() {
+            self.resident = memory(self.pid).unwrap_or_default().resident;
+        }
     }
 
     /// Looks at the memory, if it is time to.
@@ -94,7 +101,7 @@ impl Process {
         }
         let total = spent(self.pid).iter().map(|(_, time)| time).sum();
         self.stood = (now, total);
-        total - before < REST.as_nanos() as u64 / 1000
+        total - before < REST.as_nanos() as u64 / 20
     }
 
     /// The figures so far.
@@ -114,6 +121,7 @@ impl Process {
             "busiest_thread_percent": percent(threads.iter().copied().max().unwrap_or(0)),
             "resident_kb": kilobytes(|memory| memory.resident),
             "anonymous_kb": kilobytes(|memory| memory.anonymous),
+            "resident_kb_exact_peak": [self.resident, peak(self.pid)],
             "anonymous_kb_exactly": [self.exactly_before, exact_anonymous(self.pid)],
             "anonymous_kb_over_time": over_time,
         })
@@ -141,6 +149,11 @@ fn spent(pid: u32) -> Spent {
 
 fn memory(pid: u32) -> Option<Memory> {
     parse_memory(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
+}
+
+/// The most kilobytes that were ever resident, or since that was reset.
+fn peak(pid: u32) -> Option<u64> {
+    kilobytes(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?, "VmHWM:")
 }
 
 fn exact_anonymous(pid: u32) -> Option<u64> {

@@ -33,6 +33,8 @@ pub struct Source {
     next: usize,
     /// Says whose turn it is, if that is not the next one's.
     dice: Option<Dice>,
+    /// Fills the messages, if not with dots.
+    words: Option<Dice>,
     /// When the first and the last message was sent.
     began: Instant,
     ended: Instant,
@@ -61,6 +63,7 @@ impl Source {
             waits: options.waits,
             size: options.size,
             next: 0,
+            words: options.has_words.then(|| Dice::new(options.seed)),
             dice: options.is_random.then(|| Dice::new(options.seed)),
             began: crowd.began,
             ended: crowd.began,
@@ -119,6 +122,9 @@ impl Source {
             let stream = self.next;
             let numbers = [stream as u64, 0, self.sent[stream], micros];
             message::write(&mut self.text, self.size, numbers);
+            if let Some(dice) = &mut self.words {
+                fill(&mut self.text, dice);
+            }
             if stream < self.speakers {
                 // One that was closed has nothing more to say; its listeners know what was sent.
                 if let Some(browser) = crowd.open(stream) {
@@ -158,5 +164,16 @@ impl Source {
         if self.total < due && self.rate > 0.0 {
             self.late = self.late.max(now.saturating_duration_since(next_at));
         }
+    }
+}
+
+/// Replaces the dots at the end of a message by words, half of whose letters are the same few.
+fn fill(text: &mut [u8], dice: &mut Dice) {
+    for letter in text.iter_mut().rev().take_while(|letter| **letter == b'.') {
+        *letter = match dice.below(8) {
+            0 => b' ',
+            1..=4 => b"etao"[dice.below(4) as usize],
+            _ => b'a' + dice.below(26) as u8,
+        };
     }
 }

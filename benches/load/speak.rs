@@ -22,7 +22,7 @@ pub struct Speak {
     open: usize,
     is_speaking: bool,
     began: Instant,
-    /// Messages that each seat has still to send.
+    /// Messages that each seat has still to send, and one more for the ping.
     left: Vec<u64>,
     sent: u64,
     next: usize,
@@ -34,11 +34,10 @@ impl Speak {
     pub fn new(crowd: &mut Crowd) -> Result<Speak, String> {
         let (sockets, channels) = (crowd.options.sockets, crowd.options.channels);
         let wanted = crowd.options.messages;
-        if wanted < sockets as u64 {
-            return Err("--messages: each of --sockets has one to send at least".to_owned());
+        let mut text = crowd.options.text.clone().into_bytes();
+        if text.is_empty() {
+            message::write(&mut text, crowd.options.size, [0; 4]);
         }
-        let mut text = Vec::new();
-        message::write(&mut text, crowd.options.size, [0; 4]);
         for seat in 0..sockets {
             let channel = [crowd.options.channel(seat % channels)];
             let path = crowd.options.path(&channel, &channel, json!({}));
@@ -51,7 +50,7 @@ impl Speak {
             open: 0,
             is_speaking: false,
             began: crowd.began,
-            left: (0..sockets as u64).map(share).collect(),
+            left: (0..sockets as u64).map(|seat| share(seat) + 1).collect(),
             sent: 0,
             next: 0,
             pongs: 0,
@@ -62,7 +61,7 @@ impl Speak {
     /// Sends a burst of a seat, and the ping behind its last message. Returns false if the kernel
     /// is still busy with those before.
     fn send(&mut self, crowd: &mut Crowd, seat: usize) -> bool {
-        let burst = crowd.options.burst.min(self.left[seat]);
+        let burst = crowd.options.burst.min(self.left[seat] - 1);
         let Some(browser) = crowd.open(seat) else { return false };
         if browser.waiting() > STOCK {
             browser.flush();
@@ -73,7 +72,8 @@ impl Speak {
         }
         self.sent += burst;
         self.left[seat] -= burst;
-        if self.left[seat] == 0 {
+        if self.left[seat] == 1 {
+            self.left[seat] = 0;
             browser.queue(OpCode::Control(Control::Ping), true, b"");
         }
         browser.flush();

@@ -77,7 +77,12 @@ impl Host {
 
     /// A websocket in a room, or the refusal.
     pub fn try_join(&self, room: &str) -> Result<WebSocket<TcpStream>, tungstenite::Error> {
-        let url = format!("ws://127.0.0.1:{}/ws/{room}", self.port);
+        self.enter(&format!("/ws/{room}"))
+    }
+
+    /// A websocket at a path, or the refusal.
+    pub fn enter(&self, path: &str) -> Result<WebSocket<TcpStream>, tungstenite::Error> {
+        let url = format!("ws://127.0.0.1:{}{path}", self.port);
         match tungstenite::client(url, self.connect()) {
             Ok((socket, _)) => Ok(socket),
             Err(tungstenite::HandshakeError::Failure(error)) => Err(error),
