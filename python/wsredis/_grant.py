@@ -21,7 +21,9 @@ GRANT_HEADER = "WSRedis-Grant"
 NO_PLUGIN = (
     "This process does not run under uWSGI with the wsredis plugin: it cannot hold websockets.\n"
     "Cure: start it with uWSGI and need-plugin = /path/to/wsredis_plugin.so (need-plugin stops\n"
-    "uWSGI where the plugin cannot be loaded; plugin would go on without it).\n"
+    "uWSGI where the plugin cannot be loaded; plugin would go on without it). On your own machine\n"
+    "./manage.py runserver does it too, with 'wsredis' in INSTALLED_APPS and libwsredis.so where\n"
+    "the loader or WSREDIS_LIBRARY finds it; in tests, wsredis.testing.\n"
 )
 
 # The engine's limits, in bytes: over them a grant is refused there, so it is refused here.
