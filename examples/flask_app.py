@@ -1,15 +1,15 @@
-"""Flask: pages that open ws://…/ws/NAME hear each other. `uwsgi --ini examples/wsgi.ini:flask`"""
+"""Flask: pages that open ws://…/ws/NAME hear each other and what is posted to /say/NAME."""
+
 import wsredis
 from flask import Flask, request
 
 app = Flask(__name__)
 
 
-@app.get("/ws/<room>", websocket=True)  # a handshake: to Flask another thing than a GET
-@app.get("/ws/<room>")  # a GET, by which the page asks whether it may connect
+@app.get("/ws/<room>", websocket=True)  # a handshake, which to Flask is another thing than a GET
+@app.get("/ws/<room>")  # a GET, by which wsredis.js asks whether it may connect
 def socket(room):
-    grant = wsredis.grant(subscribe=[room], publish=[room], sender=request.args.get("name"))
-    return "", {wsredis.GRANT_HEADER: grant}
+    return wsredis.answer(subscribe=[room], publish=[room])
 
 
 @app.post("/say/<room>")

@@ -1,9 +1,10 @@
-"""Plain WSGI: pages that open ws://…/ws/NAME hear each other. `uwsgi --ini examples/wsgi.ini`"""
+"""Plain WSGI: pages that open ws://…/ws/NAME hear each other and what is posted to /say/NAME."""
+
 import wsredis
 
 
 def application(environ, start_response):
-    _, place, room = environ["PATH_INFO"].split("/", 2)
+    place, _, room = environ["PATH_INFO"].strip("/").partition("/")
     if place == "ws":
         return wsredis.wsgi_grant(environ, start_response, subscribe=[room], publish=[room])
     if place == "say" and environ["REQUEST_METHOD"] == "POST":

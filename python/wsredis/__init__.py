@@ -7,7 +7,7 @@ thread, and imports no framework.
 """
 
 from ._broker import NotReachable, PublishError
-from ._grant import GRANT_HEADER, grant, plugin_version, wsgi_grant
+from ._grant import GRANT_HEADER, answer, grant, plugin_version, wsgi_grant
 from ._names import EVERYONE, group_channel, user_channel
 from ._publish import apublish, publish, publish_many
 
@@ -18,6 +18,7 @@ __all__ = [
     "GRANT_HEADER",
     "NotReachable",
     "PublishError",
+    "answer",
     "apublish",
     "grant",
     "group_channel",

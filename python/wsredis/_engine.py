@@ -220,12 +220,14 @@ class Engine:
             len(lines),
             *_text(request.remote_address),
         )
-        extra = "".join(f"{name}: {value}\r\n" for name, value in extra_headers).encode("latin-1")
+        # Django writes a space before the value of a cookie, which here would be a second one.
+        extra = "".join(f"{name}: {value.strip()}\r\n" for name, value in extra_headers)
+        raw = extra.encode("latin-1")
         http = c_uint16()
         text = self._write(
-            ANSWER_SIZE + len(extra),
+            ANSWER_SIZE + len(raw),
             lambda *buffer: self._library.wsredis_handshake_answer(
-                self._config, byref(parsed), *_text(grant), extra, len(extra), *buffer, byref(http)
+                self._config, byref(parsed), *_text(grant), raw, len(raw), *buffer, byref(http)
             ),
         )
         return Answer(http.value, text, "" if http.value == 101 else self._last_error())
