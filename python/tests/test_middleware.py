@@ -6,7 +6,9 @@ import json
 
 import pytest
 
-django = pytest.importorskip("django", reason="Django is not installed: wsredis.django is NOT tested")
+django = pytest.importorskip(
+    "django", reason="Django is not installed: wsredis.django is NOT tested"
+)
 
 from django.conf import settings  # noqa: E402
 from django.conf.urls.i18n import i18n_patterns  # noqa: E402
@@ -97,7 +99,11 @@ def test_a_grant_is_not_zipped_and_a_long_no_arrives(plugin, ann):
 
 @only("django.middleware.http.ConditionalGetMiddleware")
 def test_a_grant_has_no_etag_and_is_never_not_modified(plugin, ann):
-    for validators in ({}, {"If-None-Match": "*"}, {"If-Modified-Since": "Tue, 01 Jan 2030 00:00:00 GMT"}):
+    for validators in (
+        {},
+        {"If-None-Match": "*"},
+        {"If-Modified-Since": "Tue, 01 Jan 2030 00:00:00 GMT"},
+    ):
         response = handshake(ann, "/room/lobby/", headers=validators)
         assert is_granted(response) and "ETag" not in response
 

@@ -1,4 +1,4 @@
-"""The package itself: it installs by pip, its types hold, and it imports nothing that it need not."""
+"""The package: it installs by pip, its types hold, and it imports nothing that it need not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""However Redis is out of order, publishing ends in time: with an error, or with the message sent."""
+"""However Redis is out of order, publishing ends in time: with an error, or with the message."""
 
 from __future__ import annotations
 

@@ -205,7 +205,7 @@ class RoomTests(testing.WebSocketTests, TestCase):
 # The tests' database is made by a fixture here, and by manage.py test in a site.
 RoomTests = pytest.mark.usefixtures("tables")(RoomTests)
 
-SITE_TESTS = '''
+SITE_TESTS = """
 import os
 from django.test import TestCase
 from wsredis.testing import WebSocketTests
@@ -220,7 +220,7 @@ class RoomTests(WebSocketTests, TestCase):
 
     def test_two(self):
         self.assertEqual(self.outbox, [])
-'''
+"""
 
 
 def test_manage_py_test_runs_them_also_in_parallel(site):
@@ -230,7 +230,7 @@ def test_manage_py_test_runs_them_also_in_parallel(site):
         assert done.returncode == 0 and "Ran 2 tests" in done.stderr, done.stderr
 
 
-XDIST_TESTS = '''
+XDIST_TESTS = """
 import wsredis
 
 
@@ -250,7 +250,7 @@ def test_it(wsredis_server, n):
     wsredis.publish("news", n)
     assert [socket.receive()["data"] for socket in sockets] == [n] * 3
     assert wsredis_server.outbox.on("news") == [n]
-'''
+"""
 
 
 def test_many_of_them_run_at_once_under_xdist(tmp_path):
