@@ -160,8 +160,15 @@ def test_changed_code_is_reloaded_and_the_browsers_can_come_back(serve, site):
     assert server.get("/post/?text=a")[1] == "one"
     assert browser.receive()["data"] == "a"
     urls = site.folder / "urls.py"
-    urls.write_text(urls.read_text().replace('VERSION = "one"', 'VERSION = "two"'))
-    assert browser.wait_closed(20).code == 1012
+    changed = urls.read_text().replace('VERSION = "one"', 'VERSION = "two"')
+
+    # What changes before the reloader has looked for the first time, it does not notice.
+    def is_closed():
+        urls.write_text(changed)
+        with contextlib.suppress(TimeoutError):
+            return browser.wait_closed(2).code == 1012
+
+    wait_until(is_closed, 20)
 
     # The old process may answer until its very end.
     def is_new():

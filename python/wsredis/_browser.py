@@ -153,6 +153,8 @@ class Browser:
         self._connection.settimeout(max(deadline - time.monotonic(), 0.001))
         try:
             data = self._connection.recv(65536)
+        except socket.timeout:
+            raise TimeoutError("nothing came in time") from None
         except ConnectionError:
             data = b""
         if not data:
