@@ -91,14 +91,14 @@ need_venv() {
 # The newest Django that pip has for the newest Python that is here, in .deps/django-newest. Debian 12's own Python is too
 # old for it: where there is no other, this says so and succeeds, and so does the suite that would need it.
 need_newest_django() {
-    local newer name
-    for name in python3.14 python3.13 python3.12; do
-        newer=$(command -v "$name" || pyenv prefix "$(pyenv latest "${name#python}" 2>/dev/null)" 2>/dev/null) || continue
-        [ ! -d "$newer" ] || newer=$newer/bin/python
-        "$newer" -c 'import venv, ensurepip' 2>/dev/null || continue
-        python=$newer need_venv django-newest 'django>=6' redis==8.* "${package_wheels[@]}"
-        return
-    done
+    local version newer
+    for version in 3.14 3.13 3.12; do
+        for newer in "$(command -v "python$version")" "$(pyenv prefix "$(pyenv latest "$version")")/bin/python"; do
+            "$newer" -c 'import ensurepip, venv' || continue
+            python=$newer need_venv django-newest 'django>=6' redis==8.* "${package_wheels[@]}" 2>&3
+            return
+        done
+    done 3>&2 2>/dev/null
     mkdir -p "$deps/django-newest"
     echo "there is no Python 3.12 or newer" >"$deps/django-newest/skipped"
     echo "setup: the newest Django can NOT be tested: there is no Python 3.12 or newer" >&2

@@ -13,6 +13,10 @@ from wsredis._names import named
 hypothesis = pytest.importorskip("hypothesis", reason="hypothesis is not installed")
 from hypothesis import strategies  # noqa: E402
 
+# Nothing is kept for another run, and on a busy machine nothing is too slow.
+hypothesis.settings.register_profile("wsredis", database=None, deadline=None)
+hypothesis.settings.load_profile("wsredis")
+
 # Any text at all: control characters, half surrogate pairs, and longer than a channel may be.
 NAMES = strategies.text(strategies.characters(exclude_categories=[]), min_size=1, max_size=400)
 

@@ -100,7 +100,7 @@ class Site:
 
     def __exit__(self, *_: object) -> None:
         if self._version is None:
-            del os.environ["WSREDIS_VERSION"]
+            os.environ.pop("WSREDIS_VERSION", None)
         else:
             os.environ["WSREDIS_VERSION"] = self._version
         _broker.remove(self)
