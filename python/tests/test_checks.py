@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import pytest
 
@@ -11,10 +12,13 @@ pytest.importorskip("django", reason="Django is not installed: the system checks
 from django.conf import settings  # noqa: E402
 from django.conf.urls.i18n import i18n_patterns  # noqa: E402
 from django.contrib.auth.decorators import login_required, permission_required  # noqa: E402
+from django.contrib.auth.mixins import LoginRequiredMixin  # noqa: E402
 from django.core.checks import run_checks  # noqa: E402
 from django.test import override_settings  # noqa: E402
 from django.urls import include, path  # noqa: E402
+from django.utils.decorators import method_decorator  # noqa: E402
 from django.views.decorators.cache import never_cache  # noqa: E402
+from django.views.generic import View  # noqa: E402
 from urls import Room, news, room  # noqa: E402
 from wsredis.django import websocket  # noqa: E402
 
@@ -89,6 +93,19 @@ def test_w004_a_decorator_above_redirects(decorator):
     assert "401" in found(**urls(path("a/", view)))["wsredis.W004"]
     assert found(**urls(path("a/", never_cache(room)))) == {}
     assert found(**urls(path("a/", websocket(decorator(never_cache(lambda r: None)))))) == {}
+
+
+def test_classes_and_what_is_around_them_are_looked_through():
+    decorated = method_decorator(websocket, name="dispatch")(type("Decorated", (View,), {}))
+    mixed = type("Mixed", (LoginRequiredMixin, Room), {})
+    views = [decorated.as_view(), mixed.as_view(), partial(room), never_cache(Room.as_view())]
+    assert found(**urls(*(path(f"{n}/", view) for n, view in enumerate(views)))) == {}
+    above = login_required(mixed.as_view())
+    assert list(found(**urls(path("a/", above)))) == ["wsredis.W004"]
+
+
+def test_a_site_without_urls_has_none_to_be_checked():
+    assert found(ROOT_URLCONF=None) == {}
 
 
 def test_w005_a_language_goes_before_the_url():

@@ -16,6 +16,8 @@ from django.core.exceptions import ImproperlyConfigured  # noqa: E402
 from django.http import HttpResponse  # noqa: E402
 from django.test import AsyncClient, Client, RequestFactory  # noqa: E402
 from django.urls import resolve  # noqa: E402
+from django.utils.decorators import method_decorator  # noqa: E402
+from django.views.generic import View  # noqa: E402
 from wsredis.django import WebSocketGrant, session_digest, websocket  # noqa: E402
 
 
@@ -169,6 +171,31 @@ def test_a_site_without_users_is_told_what_to_do():
     view = websocket(lambda request: HttpResponse())
     with pytest.raises(ImproperlyConfigured, match="anonymous=True"):
         view(RequestFactory().get("/"))
+
+
+def test_a_class_is_refused_where_it_is_written():
+    with pytest.raises(TypeError, match="WebSocketMixin.*as_view"):
+
+        @websocket
+        class Room(View):
+            pass
+
+
+def test_a_method_decorator_is_fine_and_where_it_is_not_it_says_so(plugin):
+    @method_decorator(websocket(anonymous=True), name="dispatch")
+    class News(View):
+        def get(self, request):
+            return WebSocketGrant(request, subscribe=["news"])
+
+    @method_decorator(websocket(anonymous=True), name="dispatch")
+    class AsyncNews(View):
+        async def get(self, request):
+            return WebSocketGrant(request, subscribe=["news"])
+
+    request = RequestFactory().get("/")
+    assert granted(News.as_view()(request)) == {"subscribe": ["news"]}
+    with pytest.raises(TypeError, match="WebSocketMixin"):
+        AsyncNews.as_view()(request)
 
 
 def test_the_browsers_script_is_a_static_file_of_the_app():

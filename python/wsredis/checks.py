@@ -123,6 +123,8 @@ def check_reach(app_configs: Any, **_: Any) -> list[CheckMessage]:
 def check_views(app_configs: Any, **_: Any) -> list[CheckMessage]:
     found: list[CheckMessage] = []
     asks_for_users = ""
+    if not getattr(settings, "ROOT_URLCONF", None):
+        return found
     for route, view, is_translated in _views(get_resolver()):
         name = f"The websocket view {view.__module__}.{view.__qualname__} at {route!r}"
         if any(above in REDIRECTING for above in _above(view)):
@@ -171,9 +173,10 @@ def _views(
 
 
 def _above(view: Any) -> Iterator[str]:
-    """The modules of the decorators above @websocket. What they wrap has their attributes, too."""
-    while view is not view.websocket and hasattr(view, "__wrapped__"):
-        yield view.__globals__["__name__"]
+    """The modules of the decorators above @websocket. What they wrap has the same attributes."""
+    ours = view.websocket
+    while view is not ours and hasattr(view, "__wrapped__"):
+        yield getattr(view, "__globals__", {}).get("__name__", "")
         view = view.__wrapped__
 
 

@@ -15,6 +15,7 @@ setup. Settings, each also an environment variable: ``WSREDIS_REDIS_URL``,
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 from collections.abc import Awaitable, Iterable
 from typing import Any, Callable
@@ -68,6 +69,11 @@ def websocket(view: Callable[..., Any] | None = None, *, anonymous: bool = False
     """
     if view is None:
         return functools.partial(websocket, anonymous=anonymous)
+    if isinstance(view, type):
+        raise TypeError(
+            f"@websocket is for functions, and {view.__qualname__} is a class. Cure: class "
+            f"{view.__name__}(WebSocketMixin, …), or websocket({view.__name__}.as_view())"
+        )
     answer: Any = (_async_answer if iscoroutinefunction(view) else _answer)(view, anonymous)
     # Django 5.1's LoginRequiredMiddleware would redirect before the 401 above could be said.
     answer.login_required = False
@@ -81,6 +87,12 @@ def _answer(view: Callable[..., Any], anonymous: bool) -> Callable[..., HttpResp
     @functools.wraps(view)
     def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         response = _refusal(request, anonymous) or view(request, *args, **kwargs)
+        if inspect.iscoroutine(response):
+            response.close()
+            raise TypeError(
+                f"{view!r} is async and does not look it. Cure: @websocket right above the "
+                "async def; for a class WebSocketMixin, not method_decorator"
+            )
         # A grant is for this user and this moment; it must not be stored, nor turned into a 304.
         add_never_cache_headers(response)
         return response
