@@ -110,11 +110,45 @@ struct Member {
     place: u32,
 }
 
-/// What a socket hears.
-#[derive(Debug, Default)]
-struct Membership {
-    variant: Variant,
-    members: Box<[Member]>,
+/// What a socket hears. Most hear one channel: that one lies here.
+#[derive(Debug)]
+enum Membership {
+    One(Member),
+    Some(Box<[Member]>),
+}
+
+impl Membership {
+    fn members(&self) -> &[Member] {
+        match self {
+            Membership::One(member) => std::slice::from_ref(member),
+            Membership::Some(members) => members,
+        }
+    }
+
+    /// The one of this channel.
+    fn of(&mut self, channel: ChannelId) -> Option<&mut Member> {
+        match self {
+            Membership::One(member) => Some(member).filter(|member| member.channel == channel),
+            Membership::Some(members) => members.iter_mut().find(|m| m.channel == channel),
+        }
+    }
+}
+
+impl Default for Membership {
+    /// It hears nothing.
+    fn default() -> Self {
+        Membership::Some(Box::default())
+    }
+}
+
+impl FromIterator<Member> for Membership {
+    fn from_iter<I: IntoIterator<Item = Member>>(members: I) -> Self {
+        let members: Box<[Member]> = members.into_iter().collect();
+        match *members {
+            [one] => Membership::One(one),
+            _ => Membership::Some(members),
+        }
+    }
 }
 
 /// What the last listener's leaving asks of the loop.
@@ -142,7 +176,7 @@ pub struct Hub {
 impl Hub {
     /// Lets `socket` hear `names`, which must not repeat one. Each socket joins once.
     pub fn join(&mut self, socket: u32, variant: Variant, names: &[String]) {
-        let members = names
+        let membership = names
             .iter()
             .map(|name| {
                 let channel = self.intern(name);
@@ -150,9 +184,10 @@ impl Hub {
             })
             .collect();
         if self.memberships.len() <= socket as usize {
+            make_room(&mut self.memberships);
             self.memberships.resize_with(socket as usize + 1, Membership::default);
         }
-        self.memberships[socket as usize] = Membership { variant, members };
+        self.memberships[socket as usize] = membership;
     }
 
     fn intern(&mut self, name: &str) -> ChannelId {
@@ -160,6 +195,9 @@ impl Hub {
             return *id;
         }
         let name: Rc<str> = name.into();
+        if self.channels.len() == self.channels.capacity() {
+            self.channels.reserve_exact(self.channels.len() / 8 + 4);
+        }
         let id = self.channels.insert(Channel {
             name: Rc::clone(&name),
             state: State::Wanted,
@@ -195,10 +233,12 @@ impl Hub {
         let group = match channel.groups.iter().position(|group| group.variant == variant) {
             Some(at) => &mut channel.groups[at],
             None => {
+                channel.groups.reserve_exact(1); // Rarely is there another.
                 channel.groups.push(Group { variant, sockets: Vec::new() });
                 channel.groups.last_mut().expect("one was pushed")
             }
         };
+        make_room(&mut group.sockets);
         group.sockets.push(socket);
         (group.sockets.len() - 1) as u32
     }
@@ -207,14 +247,13 @@ impl Hub {
     /// listener.
     pub fn leave(&mut self, socket: u32, mut left: impl FnMut(Left)) {
         let Some(membership) = self.memberships.get_mut(socket as usize) else { return };
-        let membership = std::mem::take(membership);
-        for member in &membership.members {
-            self.remove_listener(*member, membership.variant);
+        for member in std::mem::take(membership).members() {
+            self.remove_listener(*member, socket);
             if let Some(what) = self.emptied(member.channel) {
                 left(what);
             }
         }
-        while self.memberships.last().is_some_and(|last| last.members.is_empty()) {
+        while self.memberships.last().is_some_and(|last| last.members().is_empty()) {
             self.memberships.pop();
         }
         shrink(&mut self.memberships);
@@ -222,16 +261,16 @@ impl Hub {
 
     /// Removes from the channel's group: the last one of the group moves to the free place, and is
     /// told.
-    fn remove_listener(&mut self, member: Member, variant: Variant) {
+    fn remove_listener(&mut self, member: Member, socket: u32) {
         let groups = &mut self.channels[member.channel as usize].groups;
-        let Some(at) = groups.iter().position(|group| group.variant == variant) else { return };
+        let is_its = |group: &Group| group.sockets.get(member.place as usize) == Some(&socket);
+        let Some(at) = groups.iter().position(is_its) else { return };
         let sockets = &mut groups[at].sockets;
         sockets.swap_remove(member.place as usize);
-        if let Some(moved) = sockets.get(member.place as usize) {
-            let members = &mut self.memberships[*moved as usize].members;
-            if let Some(m) = members.iter_mut().find(|m| m.channel == member.channel) {
-                m.place = member.place;
-            }
+        if let Some(moved) = sockets.get(member.place as usize)
+            && let Some(m) = self.memberships[*moved as usize].of(member.channel)
+        {
+            m.place = member.place;
         }
         shrink(sockets);
         if sockets.is_empty() {
@@ -416,6 +455,11 @@ impl Hub {
         &self.channels[id as usize].name
     }
 
+    /// A name to keep: the channel's own, if there is one of that name.
+    pub fn shared_name(&self, name: &str) -> Rc<str> {
+        self.names.get_key_value(name).map_or_else(|| name.into(), |(name, _)| Rc::clone(name))
+    }
+
     /// Is the channel heard?
     pub fn is_confirmed(&self, id: ChannelId) -> bool {
         matches!(
@@ -436,7 +480,7 @@ impl Hub {
 
     /// What a socket hears.
     pub fn channels_of(&self, socket: u32) -> impl Iterator<Item = ChannelId> {
-        let members = self.memberships.get(socket as usize).map(|m| &m.members[..]);
+        let members = self.memberships.get(socket as usize).map(Membership::members);
         members.unwrap_or_default().iter().map(|member| member.channel)
     }
 
@@ -458,6 +502,14 @@ impl Hub {
     /// How many channels have listeners and are not heard.
     pub fn unheard(&self) -> usize {
         self.unheard
+    }
+}
+
+/// Makes room for one more: an eighth, where a list alone would double. It is copied a few times more,
+/// and what is not used yet is memory, too.
+fn make_room<T>(list: &mut Vec<T>) {
+    if list.len() == list.capacity() {
+        list.reserve_exact(list.len() / 8 + 4);
     }
 }
 
@@ -651,6 +703,21 @@ mod tests {
         assert!(hub.is_empty() && hub.memberships.is_empty());
     }
 
+    #[test]
+    fn what_each_listener_costs_is_small() {
+        assert_eq!((size_of::<Membership>(), size_of::<Member>()), (16, 8));
+        let mut hub = Hub::default();
+        for socket in 0..9_000 {
+            hub.join(socket, Form::Raw.into(), &names(&["a"]));
+        }
+        let a = hub.find("a").unwrap();
+        let listeners = &hub.groups(a)[0].sockets;
+        assert!(
+            listeners.capacity() <= 9_000 * 9 / 8 && hub.memberships.capacity() <= 9_000 * 9 / 8
+        );
+        assert_eq!(listeners.len(), 9_000);
+    }
+
     fn check(hub: &Hub, twin: &BTreeMap<u32, (Variant, BTreeSet<String>)>) {
         let mut expected = BTreeSet::new();
         for (socket, (variant, channels)) in twin {
@@ -666,7 +733,7 @@ mod tests {
                 assert!(!group.sockets.is_empty());
                 for (place, socket) in group.sockets.iter().enumerate() {
                     actual.insert((name.to_string(), format!("{:?}", group.variant), *socket));
-                    let members = &hub.memberships[*socket as usize].members;
+                    let members = hub.memberships[*socket as usize].members();
                     assert!(members.iter().any(|m| m.channel == *id && m.place as usize == place));
                 }
             }

@@ -1,9 +1,10 @@
 //! RESP2, the protocol of Redis: commands into bytes, and bytes as they came into replies.
 //!
-//! Each link owns one [`Decoder`], used by its loop. Encoder and parser are the redis crate's; only
-//! where a reply ends, and what a message is, is found here: the messages are what a fan-out reads.
-//! The crate's blocking client is not used, nothing here reads a descriptor. A reply is bounded in size and
-//! depth: one that is larger comes from no Redis that we asked, and the link is dropped.
+//! Each link owns one [`Decoder`], used by its loop. The parser of values is the redis crate's. What
+//! a loop does for every message is done here: commands, where a reply ends, pushes, and the answers
+//! to PUBLISH; the crate takes a microsecond for each of them. Its blocking client is not used,
+//! nothing here reads a descriptor. A reply is bounded in size and depth: one that is larger comes
+//! from no Redis that we asked, and the link is dropped.
 
 use std::borrow::Cow;
 
@@ -16,11 +17,18 @@ const MAX_DEPTH: usize = 8;
 
 /// Appends one command.
 pub fn command(out: &mut Vec<u8>, args: &[&[u8]]) {
-    let mut command = ::redis::Cmd::with_capacity(args.len(), args.iter().map(|a| a.len()).sum());
+    head(out, b'*', args.len());
     for arg in args {
-        command.arg(*arg);
+        head(out, b'$', arg.len());
+        out.extend_from_slice(arg);
+        out.extend_from_slice(b"\r\n");
     }
-    command.write_packed_command(out);
+}
+
+fn head(out: &mut Vec<u8>, kind: u8, length: usize) {
+    out.push(kind);
+    out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 /// What Redis said, as far as links tell it apart.
@@ -123,16 +131,17 @@ impl Decoder {
     /// Hands on one whole reply.
     fn hand_on(&self, whole: &[u8], each: &mut dyn FnMut(Reply<'_>)) -> Result<()> {
         self.check_size(whole.len())?;
-        match message(whole) {
-            Some((channel, payload)) => {
-                each(Reply::Message { channel: channel.into(), payload: payload.into() });
-            }
-            None => {
+        // Nearly everything is a message, or the answer to PUBLISH.
+        each(match whole {
+            [b':', line @ .., b'\r', b'\n'] => Reply::Other(Value::Int(number(line)?)),
+            _ => match message(whole) {
+                Some((channel, payload)) => {
+                    Reply::Message { channel: channel.into(), payload: payload.into() }
+                }
                 // The crate's own text quotes the bytes, which may be anybody's payload.
-                let value = ::redis::parse_redis_value(whole).map_err(|_| not_resp2())?;
-                each(classify(value));
-            }
-        }
+                None => classify(::redis::parse_redis_value(whole).map_err(|_| not_resp2())?),
+            },
+        });
         Ok(())
     }
 
@@ -174,12 +183,12 @@ impl Scan {
                 return Err(not_resp2());
             }
             let from = self.seen.max(self.at + 1);
-            let Some(line) = bytes[from..].windows(2).position(|pair| pair == b"\r\n") else {
+            let Some(line) = end_of_line(bytes, from) else {
                 self.seen = from.max(bytes.len() - 1);
                 return Ok(None);
             };
-            let text = &bytes[self.at + 1..from + line];
-            let mut next = from + line + 2;
+            let text = &bytes[self.at + 1..line];
+            let mut next = line + 2;
             match kind {
                 b':' => drop(number(text)?),
                 b'$' => {
@@ -222,11 +231,30 @@ impl Scan {
     }
 }
 
+/// Where the line ends in which the byte `from` lies, before its CR LF.
+fn end_of_line(bytes: &[u8], mut from: usize) -> Option<usize> {
+    loop {
+        from += bytes.get(from..)?.iter().position(|byte| *byte == b'\r')?;
+        if *bytes.get(from + 1)? == b'\n' {
+            return Some(from);
+        }
+        from += 1;
+    }
+}
+
 /// A number as Redis writes it.
 fn number(text: &[u8]) -> Result<i64> {
-    let is_plain = matches!(text, b"0" | [b'1'..=b'9', ..] | [b'-', b'1'..=b'9', ..]);
-    let text = std::str::from_utf8(text).ok().filter(|_| is_plain);
-    text.and_then(|text| text.parse().ok()).ok_or_else(not_resp2)
+    let (sign, digits) = match text {
+        [b'-', digits @ ..] => (-1, digits),
+        digits => (1, digits),
+    };
+    let is_plain = matches!(digits, [b'1'..=b'9', ..]) || text == b"0";
+    let mut number = Some(0i64).filter(|_| is_plain);
+    for digit in digits {
+        let digit = (*digit as char).to_digit(10).map(|digit| sign * i64::from(digit));
+        number = number.and_then(|number| number.checked_mul(10)?.checked_add(digit?));
+    }
+    number.ok_or_else(not_resp2)
 }
 
 /// A length; `None` is that of what is not there.
@@ -237,7 +265,7 @@ fn length(text: &[u8]) -> Result<Option<u64>> {
     }
 }
 
-/// Channel and payload of a whole reply that is a message: nearly all are, and these copy nothing.
+/// Channel and payload of a whole reply, if it is a message.
 fn message(whole: &[u8]) -> Option<(&[u8], &[u8])> {
     let (channel, rest) = bulk(whole.strip_prefix(b"*3\r\n$7\r\nmessage\r\n")?)?;
     let (payload, rest) = bulk(rest)?;

@@ -91,16 +91,13 @@ pub fn own(fd: RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-/// Readies an adopted socket: non-blocking, closed on exec, no Nagle delay, and a bound on
-/// unacknowledged bytes. The last two do not apply to AF_UNIX and are not errors there.
+/// Readies an adopted socket: closed on exec, no Nagle delay, and a bound on unacknowledged bytes. The
+/// last two do not apply to AF_UNIX and are not errors there. It may stay blocking: [`recv`] and
+/// [`send`] say each time that they do not wait.
 pub fn prepare_socket(fd: &OwnedFd) -> io::Result<()> {
     let raw = fd.as_raw_fd();
     // SAFETY: fcntl with integer arguments on a descriptor we own.
-    unsafe {
-        let flags = check(libc::fcntl(raw, libc::F_GETFL))?;
-        check(libc::fcntl(raw, libc::F_SETFL, flags | libc::O_NONBLOCK))?;
-        check(libc::fcntl(raw, libc::F_SETFD, libc::FD_CLOEXEC))?; // There is no other such flag.
-    }
+    check(unsafe { libc::fcntl(raw, libc::F_SETFD, libc::FD_CLOEXEC) })?; // There is no other such flag.
     let _ = set_option(raw, libc::IPPROTO_TCP, libc::TCP_NODELAY, &1);
     let _ = set_option(raw, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, &TCP_USER_TIMEOUT_MS);
     Ok(())
@@ -389,6 +386,15 @@ pub fn max_open_files() -> u64 {
     // SAFETY: `limit` outlives the call.
     let known = check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) });
     known.map_or(1024, |_| limit.rlim_cur)
+}
+
+/// Gives the kernel back what the allocator keeps of memory that is free, of all threads.
+pub fn trim_heap() {
+    // SAFETY: it takes a number; other threads may allocate meanwhile.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0)
+    };
 }
 
 /// A counter that poll(2) can wait for: non-blocking, closed on exec.

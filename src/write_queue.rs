@@ -89,6 +89,15 @@ struct Entry {
 }
 
 impl Entry {
+    /// Takes what follows its own bytes, if `segment` does; returns whether it did.
+    fn extend(&mut self, segment: &Segment, (from, to): (u32, u32), channel: u32) -> bool {
+        let follows = self.to == from && self.channel == channel && self.segment.is(segment);
+        if follows {
+            self.to = to;
+        }
+        follows
+    }
+
     fn len(&self) -> usize {
         (self.to - self.from) as usize
     }
@@ -132,17 +141,35 @@ struct Waiting {
     told: bool,
 }
 
-/// The entries behind the first.
+/// What a queue has that does not leave at once.
 #[derive(Debug, Default)]
 struct Rest {
+    /// The entries behind the first.
     entries: VecDeque<Entry>,
+    /// How many bytes these are.
+    bytes: usize,
     share: meter::Share,
+    /// The kernel refused bytes since the queue was last empty. Only such a queue can be too slow.
+    blocked: bool,
 }
 
 impl Rest {
     fn push(&mut self, entry: Entry) {
+        self.bytes += entry.len();
         self.entries.push_back(entry);
         self.share.set(self.entries.capacity() * size_of::<Entry>());
+    }
+
+    fn pop(&mut self) -> Option<Entry> {
+        let entry = self.entries.pop_front()?;
+        self.bytes -= entry.len();
+        Some(entry)
+    }
+
+    /// Takes all entries; that the kernel refused bytes is not forgotten.
+    fn take(&mut self) -> VecDeque<Entry> {
+        let blocked = self.blocked;
+        std::mem::replace(self, Rest { blocked, ..Rest::default() }).entries
     }
 }
 
@@ -158,13 +185,10 @@ pub trait Units {
 /// What waits for one descriptor. Empty, it owns no heap.
 #[derive(Debug, Default)]
 pub struct WriteQueue {
-    /// Invariant: `None` only if `rest` is empty.
+    /// Invariant: `None` only if `rest` has no entry.
     head: Option<Entry>,
     /// Boxed: most queues never have a second entry, and each socket would pay for an empty one.
     rest: Option<Box<Rest>>,
-    bytes: usize,
-    /// The kernel refused bytes since the queue was last empty. Only such a queue can be too slow.
-    blocked: bool,
 }
 
 /// A queue on its way to another process.
@@ -200,9 +224,10 @@ impl QueueState {
 impl WriteQueue {
     /// What waits, as plain values.
     pub fn export(&self, units: &impl Units, now: u64) -> QueueState {
-        let mut state = QueueState { blocked: self.blocked, age: self.age(now), ..<_>::default() };
+        let mut state =
+            QueueState { blocked: self.is_blocked(), age: self.age(now), ..<_>::default() };
         let Some(head) = &self.head else { return state };
-        state.bytes.reserve(self.bytes);
+        state.bytes.reserve(self.bytes());
         if head.channel == HANDSHAKE {
             state.handshake = head.len() as u32;
         } else {
@@ -219,7 +244,7 @@ impl WriteQueue {
 
     /// A queue that goes on where the exported one was.
     pub fn import(state: QueueState, now: u64) -> Self {
-        let mut queue = WriteQueue { blocked: state.blocked, ..WriteQueue::default() };
+        let mut queue = WriteQueue::default();
         let begun = now.wrapping_sub(state.age.into());
         let mut answer = state.bytes;
         let frames = answer.split_off(answer.len().min(state.handshake as usize));
@@ -230,7 +255,9 @@ impl WriteQueue {
                 queue.push(&Segment::new(bytes), (from, to), channel, begun);
             }
         }
-        queue.blocked &= !queue.is_empty();
+        if state.blocked && !queue.is_empty() {
+            queue.block();
+        }
         queue
     }
 
@@ -241,26 +268,23 @@ impl WriteQueue {
     /// Appends a range of `segment`. Returns whether the queue was empty.
     pub fn push(&mut self, segment: &Segment, range: (u32, u32), channel: u32, now: u64) -> bool {
         let (from, to) = range;
-        self.bytes += (to - from) as usize;
-        let was_empty = self.head.is_none();
-        let last = match self.rest.as_mut().and_then(|rest| rest.entries.back_mut()) {
-            Some(last) => Some(last),
-            None => self.head.as_mut(),
+        let entry = || Entry { segment: segment.clone(), from, to, channel, queued_at: now as u32 };
+        let Some(head) = &mut self.head else {
+            self.head = Some(entry());
+            return true;
         };
-        if let Some(last) = last
-            && last.to == from
-            && last.channel == channel
-            && last.segment.is(segment)
-        {
-            last.to = to;
-            return false;
+        match &mut self.rest {
+            Some(rest) if !rest.entries.is_empty() => {
+                let last = rest.entries.back_mut();
+                match last.is_some_and(|last| last.extend(segment, range, channel)) {
+                    true => rest.bytes += (to - from) as usize,
+                    false => rest.push(entry()),
+                }
+            }
+            _ if head.extend(segment, range, channel) => {}
+            rest => rest.get_or_insert_default().push(entry()),
         }
-        let entry = Entry { segment: segment.clone(), from, to, channel, queued_at: now as u32 };
-        match was_empty {
-            true => self.head = Some(entry),
-            false => self.rest.get_or_insert_default().push(entry),
-        }
-        was_empty
+        false
     }
 
     /// Appends bytes of this queue's own.
@@ -276,12 +300,16 @@ impl WriteQueue {
 
     /// How many bytes wait.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.head.as_ref().map_or(0, Entry::len) + self.rest.as_ref().map_or(0, |rest| rest.bytes)
     }
 
     /// Did the kernel refuse bytes since the queue was last empty?
     pub fn is_blocked(&self) -> bool {
-        self.blocked
+        self.rest.as_ref().is_some_and(|rest| rest.blocked)
+    }
+
+    fn block(&mut self) {
+        self.rest.get_or_insert_default().blocked = true;
     }
 
     /// For how many milliseconds the oldest byte has waited.
@@ -310,18 +338,18 @@ impl WriteQueue {
                 Ok((n, len)) => {
                     self.advance(n);
                     if n < len {
-                        self.blocked = true;
+                        self.block();
                         return Ok(false);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.blocked = true;
+                    self.block();
                     return Ok(false);
                 }
                 Err(error) => return Err(error),
             }
         }
-        self.blocked = false;
+        self.rest = None;
         Ok(true)
     }
 
@@ -339,7 +367,6 @@ impl WriteQueue {
 
     /// Forgets the first `n` bytes.
     fn advance(&mut self, mut n: usize) {
-        self.bytes -= n;
         while n > 0 {
             let Some(head) = &mut self.head else { return };
             if n < head.len() {
@@ -347,18 +374,16 @@ impl WriteQueue {
                 return;
             }
             n -= head.len();
-            self.head = self.rest.as_mut().and_then(|rest| rest.entries.pop_front());
-        }
-        if self.head.is_none() {
-            self.rest = None;
+            self.head = self.rest.as_mut().and_then(|rest| rest.pop());
         }
     }
 
     /// Forgets everything but the unit that is half written.
     pub fn truncate(&mut self, units: &impl Units) {
         self.head = self.take_begun(units);
-        self.rest = None;
-        self.bytes = self.head.as_ref().map_or(0, Entry::len);
+        if let Some(rest) = &mut self.rest {
+            rest.take();
+        }
     }
 
     /// Takes the rest of the unit that is half written off the queue.
@@ -391,7 +416,7 @@ impl WriteQueue {
         mut tell: impl FnMut(u32, u32, bool) -> Option<Vec<u8>>,
     ) {
         let begun = self.take_begun(units);
-        let rest = self.rest.take().map(|rest| rest.entries).unwrap_or_default();
+        let rest = self.rest.as_mut().map(|rest| rest.take()).unwrap_or_default();
         let head = self.head.take().filter(|head| head.len() > 0);
         let waiting: Vec<Entry> = head.into_iter().chain(rest).collect();
         let mut channels: HashMap<u32, Waiting> = HashMap::new();
@@ -406,7 +431,6 @@ impl WriteQueue {
                 found.count += count;
             }
         }
-        self.bytes = 0;
         self.extend(begun);
         for (at, mut entry) in waiting.into_iter().enumerate() {
             if let Some(of_channel) = entry.channel().and_then(|channel| channels.get(&channel)) {
@@ -434,7 +458,6 @@ impl WriteQueue {
     /// Appends an entry as it is.
     fn extend(&mut self, entry: Option<Entry>) {
         let Some(entry) = entry else { return };
-        self.bytes += entry.len();
         match self.head {
             None => self.head = Some(entry),
             Some(_) => self.rest.get_or_insert_default().push(entry),
@@ -682,6 +705,6 @@ mod tests {
     #[test]
     fn the_sizes_that_an_idle_socket_pays_for() {
         assert_eq!(size_of::<Entry>(), 24);
-        assert_eq!(size_of::<WriteQueue>(), 48);
+        assert_eq!(size_of::<WriteQueue>(), 32);
     }
 }

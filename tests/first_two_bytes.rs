@@ -6,6 +6,7 @@ mod util;
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use util::browser::{BINARY, CLOSE, TEXT, frame};
@@ -16,7 +17,7 @@ use wsredis::cause::Cause;
 use wsredis::config::Config;
 use wsredis::engine::Who;
 use wsredis::hub::Variant;
-use wsredis::socket::{Key, Rights, Socket};
+use wsredis::socket::{KeptIdentity, Key, Socket};
 use wsredis::ws::deflate::Inflater;
 use wsredis::ws::message::Assembler;
 
@@ -280,8 +281,15 @@ fn every_pair_in_each_state_is_judged_as_the_table_says() {
     let (rows, config) = (table(), Config::new());
     let (_browser, host) = UnixStream::pair().unwrap();
     let key = Key::new(1, 1);
-    let mut socket =
-        Socket::new(host.into(), key, Variant::default(), Rights::default(), Vec::new(), 0);
+    let mut socket = Socket::new(
+        host.into(),
+        key,
+        Variant::default(),
+        Rc::default(),
+        KeptIdentity::default(),
+        Vec::new(),
+        0,
+    );
     socket.close(Cause::Kicked, &config, 0);
     for state in STATES {
         for (pair, row) in pairs().zip(judgements(&rows, state)) {

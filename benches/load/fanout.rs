@@ -155,8 +155,12 @@ impl Fanout {
         }
         let source = Source::new(crowd);
         let (hears, channels) = (crowd.options.hears, crowd.options.channels);
-        if crowd.options.waits && (seats * hears % channels != 0 || crowd.options.speakers > 0) {
-            return Err("--waits yes: all channels are heard by as many, and none speaks".to_owned());
+        if crowd.options.waits
+            && (!(seats * hears).is_multiple_of(channels) || crowd.options.speakers > 0)
+        {
+            return Err(
+                "--waits yes: all channels are heard by as many, and none speaks".to_owned()
+            );
         }
         Ok(Fanout {
             listeners,

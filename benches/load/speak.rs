@@ -44,7 +44,8 @@ impl Speak {
             let path = crowd.options.path(&channel, &channel, json!({}));
             crowd.add(path);
         }
-        let share = |seat| (wanted * (seat + 1) / sockets as u64) - (wanted * seat / sockets as u64);
+        let share =
+            |seat| (wanted * (seat + 1) / sockets as u64) - (wanted * seat / sockets as u64);
         Ok(Speak {
             text,
             open: 0,

@@ -169,7 +169,7 @@ fn run<'a>(
         let mut input = piece.to_vec();
         let result = assembler.feed(&mut input, max, inflater.as_deref_mut(), &mut |incoming| {
             got.push(match incoming {
-                Incoming::Text(text) => Got::Text(text.into()),
+                Incoming::Text(text) => Got::Text(String::from_utf8(text.into()).expect("UTF-8")),
                 Incoming::Binary(payload) => Got::Binary(payload.into()),
                 Incoming::Ping(payload) => Got::Ping(payload.into()),
                 Incoming::Pong(payload) => Got::Pong(payload.into()),

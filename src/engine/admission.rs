@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -26,6 +27,8 @@ pub struct Admission {
     per_address: usize,
     per_second: usize,
     fd_reserve: u64,
+    /// The limit of open descriptors, as it was when one more did not fit last.
+    max_files: AtomicU64,
     /// Which addresses are those of proxies. Behind one there may be everybody.
     policy: Policy,
     seats: Mutex<Seats>,
@@ -73,6 +76,7 @@ impl Admission {
             per_address: config.max_sockets_per_address,
             per_second: config.max_adopt_rate,
             fd_reserve: config.fd_reserve as u64,
+            max_files: AtomicU64::new(sys::max_open_files()),
             policy: Policy::parse(&config.allowed_origins, &config.trusted_proxies)?,
             seats: Mutex::new(Seats {
                 sockets: 0,
@@ -93,7 +97,7 @@ impl Admission {
         address: &str,
     ) -> std::result::Result<(), Reason> {
         let full = |why| Err((Refusal::Full, why));
-        if fd as u64 + self.fd_reserve >= sys::max_open_files() {
+        if !self.is_below_reserve(fd) {
             return full(
                 "descriptors are used up to fd-reserve; raise the limit (ulimit -n, uWSGI: max-fd)",
             );
@@ -119,10 +123,25 @@ impl Admission {
         Ok(())
     }
 
+    /// Are as many descriptors left as are to be? The limit is asked for again only where the answer
+    /// would be no: a host may have raised it.
+    fn is_below_reserve(&self, fd: RawFd) -> bool {
+        let needed = fd as u64 + self.fd_reserve;
+        if needed >= self.max_files.load(Relaxed) {
+            self.max_files.store(sys::max_open_files(), Relaxed);
+        }
+        needed < self.max_files.load(Relaxed)
+    }
+
     /// Takes a seat for a socket that has had one in another engine: it stays, whatever the limits.
     pub fn reenter(&self, user: Option<&str>, address: &str) {
         let (user, address) = self.limited(user, address);
         self.seats.lock().take(user, address);
+    }
+
+    /// What is to be known of an address for as long as its socket lives: without a limit, nothing.
+    pub fn minded<'a>(&self, address: &'a str) -> &'a str {
+        self.limited(None, address).1.unwrap_or_default()
     }
 
     /// What there is a limit for. A peer by unix socket has no address, and a proxy's is not that of
@@ -137,7 +156,7 @@ impl Admission {
         (user.filter(|_| self.per_user > 0), address)
     }
 
-    /// Gives a seat back that was taken for the same user and address.
+    /// Gives a seat back that was taken for the same user and address, or what is minded of it.
     pub fn leave(&self, user: Option<&str>, address: &str) {
         let mut seats = self.seats.lock();
         seats.sockets = seats.sockets.saturating_sub(1);
@@ -194,6 +213,10 @@ mod tests {
         let limit = sys::max_open_files() as RawFd;
         assert!(why(admission.enter(limit - 64, None, "")).contains("fd-reserve"));
         admission.enter(limit - 65, None, "").unwrap();
+        // The limit was lower when it was asked for.
+        admission.max_files.store(100, Relaxed);
+        admission.enter(limit - 65, None, "").unwrap();
+        assert_eq!(admission.max_files.load(Relaxed), limit as u64);
     }
 
     #[test]
@@ -215,7 +238,10 @@ mod tests {
         }
         for address in proxies.repeat(3) {
             admission.leave(None, address);
+            assert_eq!(admission.minded(address), "");
         }
+        assert_eq!(admission.minded("11.1.2.3"), "11.1.2.3");
+        assert_eq!(Admission::new(&Config::new()).unwrap().minded("11.1.2.3"), "");
         let seats = admission.seats.lock();
         assert!(seats.sockets == 0 && seats.addresses.is_empty());
     }

@@ -11,43 +11,41 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 
 use mio::unix::SourceFd;
-use mio::{Interest, Token};
+use mio::{Interest, Registry, Token};
 
 use super::event_loop::{EventLoop, Timer};
 use super::events::Event;
-use super::inbox::{Adoption, Newcomer};
+use super::inbox::Newcomer;
 use crate::cause::{Cause, Refusal};
 use crate::config::OnGap;
 use crate::grant::{Grant, Slow};
 use crate::hub::{ChannelId, Form, Variant};
 use crate::log::Level;
-use crate::socket::{Key, Phase, Rights, Socket};
+use crate::socket::{Identity, Key, Phase, Rights, Socket};
 use crate::sys;
 use crate::timer::{Alarm, Millis};
 use crate::write_queue::{NO_CHANNEL, Segment};
 use crate::ws::envelope::{self, Notice};
 use crate::ws::frame::{self, Data, OpCode};
 
-/// The memory that a socket owns for as long as it lives: for the statistics.
-pub(super) fn bytes_of(socket: &Socket) -> u64 {
-    (size_of::<Socket>() + socket.heap_bytes()) as u64
-}
-
 impl Rights {
-    fn of(grant: &Grant, adoption: &Adoption) -> Self {
-        let boxed = |text: &Option<String>| text.as_deref().map(Box::from);
+    /// `shared_name` finds the names that are known already.
+    fn of(grant: &Grant, mirror: bool, shared_name: impl Fn(&str) -> Rc<str>) -> Self {
         Rights {
-            publish: grant.publish.iter().map(|name| Rc::from(name.as_str())).collect(),
-            sender: boxed(&grant.sender),
+            publish: grant.publish.iter().map(|name| shared_name(name)).collect(),
             echo: grant.echo,
-            mirror: adoption.mirror,
+            mirror,
             latest: grant.slow == Slow::Latest,
-            heartbeat: boxed(&grant.heartbeat),
-            user: boxed(&grant.user),
-            session: boxed(&grant.session),
-            address: adoption.remote_address.as_str().into(),
+            heartbeat: grant.heartbeat.as_deref().map(Box::from),
         }
     }
+}
+
+/// Lets epoll also tell, from now on, that a socket takes bytes.
+pub(super) fn watch_room(registry: &Registry, socket: &Socket) -> io::Result<()> {
+    let token = Token(u64::from(socket.key) as usize);
+    let interest = Interest::READABLE | Interest::WRITABLE;
+    registry.reregister(&mut SourceFd(&socket.as_raw_fd()), token, interest)
 }
 
 impl EventLoop {
@@ -68,11 +66,21 @@ impl EventLoop {
             }
             Err(_) => Err((Refusal::Full, "the kernel refused to watch the descriptor")),
         };
-        let rights = Rights::of(&grant, &adoption);
+        let identity = Identity {
+            sender: grant.sender.as_deref(),
+            user: grant.user.as_deref(),
+            session: grant.session.as_deref(),
+            address: self.shared.admission.minded(&adoption.remote_address),
+        };
+        let rights = match admitted {
+            Ok(()) => self.hear(key, variant, &grant, adoption.mirror),
+            Err(_) => Rc::default(),
+        };
         let answer = std::mem::take(&mut adoption.answer);
-        let mut socket = Socket::new(adoption.fd, key, variant, rights, answer, self.now);
+        let mut socket =
+            Socket::new(adoption.fd, key, variant, rights, identity.into(), answer, self.now);
         if let Err((refusal, why)) = admitted {
-            self.shared.refusals.of(refusal).add(1);
+            self.shared.refusals.of(refusal).add_shared(1);
             self.shared.log.limited(Level::Warn, why, || {
                 format!("wsredis: handshake refused with {}: {why}", refusal.status())
             });
@@ -84,10 +92,10 @@ impl EventLoop {
             }
         } else {
             socket.admitted = true;
-            self.join(&mut socket, &grant);
+            self.seat(&mut socket, &grant);
         }
         let is_held = socket.phase == Phase::Held;
-        self.sockets.insert(socket);
+        self.keep(socket);
         if is_held {
             if !adoption.leftover.is_empty() {
                 self.leftovers.insert(key, adoption.leftover);
@@ -101,6 +109,16 @@ impl EventLoop {
         self.make_dirty(key);
     }
 
+    /// Puts a socket at the place that its key tells of.
+    pub(super) fn keep(&mut self, socket: Socket) {
+        let count = self.sockets.len();
+        if count == self.sockets.capacity() {
+            // An eighth more, where the slab alone would double: what is not used is memory, too.
+            self.sockets.reserve_exact(count / 8 + 16);
+        }
+        self.sockets.insert(socket);
+    }
+
     /// The key of the next socket.
     pub(super) fn next_key(&mut self) -> Key {
         let key = Key::new(self.came, self.sockets.vacant_key());
@@ -108,14 +126,13 @@ impl EventLoop {
         key
     }
 
-    /// Lets epoll tell what happens to a socket.
+    /// Lets epoll tell what comes for a socket. That it takes more is asked for only by one that has
+    /// refused bytes, [`watch_room`]: a new one would tell at once, and one of AF_UNIX after each
+    /// write.
     pub(super) fn watch(&self, fd: &OwnedFd, key: Key) -> io::Result<()> {
         sys::prepare_socket(fd)?;
-        // Both from the start, and never changed again: with edges, being told once more costs
-        // nothing.
-        let interest = Interest::READABLE | Interest::WRITABLE;
         let token = Token(u64::from(key) as usize);
-        self.poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), token, interest)
+        self.poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), token, Interest::READABLE)
     }
 
     /// Before the descriptor is closed or given away: epoll would go on reporting a description that
@@ -124,28 +141,45 @@ impl EventLoop {
         let _ = self.poll.registry().deregister(&mut SourceFd(&socket.as_raw_fd()));
     }
 
+    /// The rights of a socket that is here from now on.
+    pub(super) fn share_rights(&mut self, rights: Rights) -> Rc<Rights> {
+        let (rights, bytes) = self.rights.share(rights);
+        self.counters().socket_bytes.add(bytes as u64);
+        rights
+    }
+
     /// Counts a socket that is here from now on.
     pub(super) fn take_seat(&self, socket: &Socket) {
         if socket.admitted {
             let counters = self.counters();
             counters.sockets.add(1);
-            counters.socket_bytes.add(bytes_of(socket));
+            counters.socket_bytes.add(socket.bytes() as u64);
         }
     }
 
     /// Counts a socket no more that goes or ends.
-    pub(super) fn give_seat_back(&self, socket: &Socket) {
+    pub(super) fn give_seat_back(&mut self, socket: &Socket) {
         if socket.admitted {
+            let rights = self.rights.give_back(&socket.rights);
             let counters = self.counters();
             counters.sockets.sub(1);
-            counters.socket_bytes.sub(bytes_of(socket));
-            self.shared.admission.leave(socket.rights.user.as_deref(), &socket.rights.address);
+            counters.socket_bytes.sub((socket.bytes() + rights) as u64);
+            let identity = socket.identity();
+            self.shared.admission.leave(identity.user, identity.address);
             self.shared.foreign.forget((self.number, socket.key));
         }
     }
 
-    /// Lets an admitted socket hear its channels, and queues what it is to read first.
-    fn join(&mut self, socket: &mut Socket, grant: &Grant) {
+    /// Lets the socket that is about to come hear its channels. Returns its rights.
+    fn hear(&mut self, key: Key, variant: Variant, grant: &Grant, mirror: bool) -> Rc<Rights> {
+        // What was published before it came is not for it.
+        self.read_waiting_feed();
+        self.join_channels(key, variant, &grant.subscribe);
+        self.share_rights(Rights::of(grant, mirror, |name| self.hub.shared_name(name)))
+    }
+
+    /// Gives an admitted socket its seat, and queues what it is to read first.
+    fn seat(&mut self, socket: &mut Socket, grant: &Grant) {
         if let Some(after) = grant.expires_in {
             socket.expire_at(self.now.saturating_add(after.as_millis() as u64));
         }
@@ -155,9 +189,6 @@ impl EventLoop {
             envelope::hello(&mut hello, &id);
             socket.queue_frame(OpCode::Data(Data::Text), &hello, self.now);
         }
-        // What was published before it came is not for it.
-        self.read_waiting_feed();
-        self.join_channels(socket.key, socket.variant, &grant.subscribe);
         self.counters().adopted.add(1);
         self.take_seat(socket);
         self.shared.events.push(|| Event::Opened(id));
@@ -179,7 +210,12 @@ impl EventLoop {
         let index = key.index() as u32;
         let unheard = self.hub.channels_of(index).filter(|c| !self.hub.is_confirmed(*c)).count();
         if unheard == 0 || !self.is_promising() {
-            return self.release(key);
+            self.let_answer_go(key);
+            // What else has come, epoll is yet to tell.
+            if self.leftovers.contains_key(&key) {
+                self.read_later(key);
+            }
+            return;
         }
         if let Some(socket) = self.socket(key) {
             socket.unheard = unheard as u16;
@@ -188,9 +224,14 @@ impl EventLoop {
         }
     }
 
-    /// Lets a held socket's answer go, and begins to read. What it does not hear yet has a gap from
-    /// here on.
+    /// Lets a held socket's answer go, and begins to read.
     pub(super) fn release(&mut self, key: Key) {
+        self.let_answer_go(key);
+        self.read_later(key); // What it sent meanwhile, if anything, was announced long ago.
+    }
+
+    /// Lets a held socket's answer go. What it does not hear yet has a gap from here on.
+    fn let_answer_go(&mut self, key: Key) {
         let now = self.now;
         let Some(socket) = self.socket(key).filter(|socket| socket.phase == Phase::Held) else {
             return;
@@ -204,7 +245,6 @@ impl EventLoop {
         for channel in unheard {
             self.hub.mark_gap(channel);
         }
-        self.read_later(key); // What it sent meanwhile, if anything, was announced long ago.
         self.rearm(key);
         self.make_dirty(key);
     }

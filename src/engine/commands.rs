@@ -59,8 +59,8 @@ impl EventLoop {
             }
             _ => {
                 let is_meant = |socket: &Socket| match who {
-                    Who::User(user) => socket.rights.user.as_deref() == Some(user),
-                    Who::Session(session) => socket.rights.session.as_deref() == Some(session),
+                    Who::User(user) => socket.identity().user == Some(user),
+                    Who::Session(session) => socket.identity().session == Some(session),
                     Who::Socket(_) | Who::Channel(_) => false,
                 };
                 self.sockets.iter().filter(|(_, s)| is_meant(s)).map(|(_, s)| s.key).collect()

@@ -15,6 +15,7 @@ use mio::event::Event;
 use mio::{Events, Poll, Token};
 use slab::Slab;
 
+use super::adoption::watch_room;
 use super::events;
 use super::fanout::Run;
 use super::inbox::Wire;
@@ -29,8 +30,9 @@ use crate::error::Result;
 use crate::hub::{ChannelId, Hub, Left, Variant};
 use crate::log::Level;
 use crate::meter;
-use crate::socket::{Due, Key, Phase, Socket};
-use crate::timer::{Alarm, Millis, Timers};
+use crate::socket::{Due, Key, Phase, SharedRights, Socket};
+use crate::sys;
+use crate::timer::{self, Alarm, Millis, Timers};
 use crate::write_queue::Segment;
 use crate::ws::deflate::{Deflater, Inflater};
 
@@ -46,17 +48,18 @@ const DAWN: Millis = 1 << 40;
 const SETTLING_LINGER_MS: u64 = 100;
 /// What is read from one socket at a time; the buffer is the loop's, for all of them.
 pub(super) const READ_BUFFER: usize = 64 * 1024;
+/// After so many sockets have come and gone, the kernel gets back what the allocator has kept. It takes
+/// less than a millisecond.
+const MANY: usize = 1_000;
 /// Readiness taken from the kernel in one turn.
 const EVENTS: usize = 1024;
 
-/// Owners of deadlines.
+/// Owners of deadlines, beside the sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
     Link(Wire),
     Resubscribe,
     Linger(ChannelId),
-    /// The socket with this key.
-    Socket(Key),
     /// The time at which a raw socket that lost continuity is closed.
     Gap(Key),
     /// The time at which a socket is sent away, after [`super::inbox::Command::Disperse`].
@@ -73,8 +76,13 @@ pub struct EventLoop {
     pub(super) sockets: Slab<Socket>,
     /// How many sockets came so far: no two have the same key.
     pub(super) came: u64,
+    /// What they may do.
+    pub(super) rights: SharedRights,
+    /// When something is due for a socket, by its index.
+    pub(super) deadlines: Timers<u32>,
     pub(super) hub: Hub,
     pub(super) echo: Notes,
+    /// When anything else is due.
     pub(super) timers: Timers<Timer>,
     /// When the linger of a channel ends. It rings in vain for a channel that has listeners again.
     pub(super) lingers: HashMap<ChannelId, Alarm>,
@@ -124,6 +132,8 @@ impl EventLoop {
             now: DAWN,
             sockets: Slab::new(),
             came: 0,
+            rights: SharedRights::default(),
+            deadlines: Timers::default(),
             hub: Hub::default(),
             echo: Notes::default(),
             timers: Timers::default(),
@@ -187,7 +197,7 @@ impl EventLoop {
             return Some(Duration::ZERO);
         }
         let ends = self.stop_by.into_iter().chain(self.moving.export_by());
-        let next = self.timers.next().into_iter().chain(ends).min()?;
+        let next = self.timers.next().into_iter().chain(self.deadlines.next()).chain(ends).min()?;
         // The clock may have gone on since `now` was taken; poll rounds up, so that nothing fires
         // too early.
         let elapsed = self.started.elapsed();
@@ -309,8 +319,9 @@ impl EventLoop {
     /// Moves a socket's place among the deadlines to where it belongs now.
     pub(super) fn rearm(&mut self, key: Key) {
         let Some(socket) = find(&mut self.sockets, key) else { return };
-        let at = socket.deadline(&self.shared.config);
-        self.timers.set(&mut socket.alarm, Timer::Socket(key), at);
+        let at = socket.deadline(&self.shared.config, self.now);
+        let at = at.map(|at| timer::rounded(at, self.now));
+        self.deadlines.set(&mut socket.alarm, key.index() as u32, at);
     }
 
     /// Writes what waits for the sockets on the list: one write for each, however many messages
@@ -320,11 +331,17 @@ impl EventLoop {
         for key in dirty.drain(..) {
             let Some(socket) = find(&mut self.sockets, key) else { continue };
             socket.dirty = false;
-            if socket.flush(&mut self.scratch, self.now).is_err() {
+            let mut flushed = socket.flush(&mut self.scratch, self.now);
+            if socket.is_blocked() && !std::mem::replace(&mut socket.watches_room, true) {
+                flushed = flushed.and(watch_room(self.poll.registry(), socket));
+            }
+            if flushed.is_err() {
                 self.finish(key, Cause::Lost);
             }
         }
-        self.dirty = dirty;
+        if !self.sockets.is_empty() {
+            self.dirty = dirty;
+        }
         self.segments.drain().for_each(|(_, segment)| segment.seal());
     }
 
@@ -390,7 +407,7 @@ impl EventLoop {
         }
         self.leave_channels(key);
         let mut socket = self.sockets.remove(key.index());
-        self.timers.set(&mut socket.alarm, Timer::Socket(key), None);
+        self.deadlines.set(&mut socket.alarm, key.index() as u32, None);
         self.leftovers.remove(&key);
         self.unwatch(&socket);
         if socket.admitted {
@@ -418,20 +435,26 @@ impl EventLoop {
 
     /// Buffers that grew with many sockets are not kept for none.
     pub(super) fn give_memory_back(&mut self) {
+        let were_many = self.sockets.capacity() > MANY;
         self.sockets = Slab::new();
         self.segments = HashMap::new();
         self.scratch = Vec::new();
         self.doomed.shrink_to_fit();
         self.unread.shrink_to_fit();
         self.held.shrink_to_fit();
+        if were_many {
+            sys::trim_heap();
+        }
     }
 
     // Time.
 
     fn timers_due(&mut self) {
+        while let Some(index) = self.deadlines.due(self.now) {
+            self.socket_due(index);
+        }
         while let Some(timer) = self.timers.due(self.now) {
             match timer {
-                Timer::Socket(key) => self.socket_due(key),
                 Timer::Gap(key) => self.doom(key, Cause::Gap),
                 Timer::Disperse(key) => self.doom(key, self.dispersing.unwrap_or(Cause::Restart)),
                 Timer::Linger(channel) => self.linger_over(channel),
@@ -444,8 +467,9 @@ impl EventLoop {
         }
     }
 
-    fn socket_due(&mut self, key: Key) {
-        let Some(socket) = find(&mut self.sockets, key) else { return };
+    fn socket_due(&mut self, index: u32) {
+        let Some(socket) = self.sockets.get_mut(index as usize) else { return };
+        let key = socket.key;
         socket.alarm.rang();
         match socket.on_deadline(&self.shared.config, self.now) {
             Due::Nothing => {}

@@ -15,6 +15,7 @@ use crate::write_queue::Segment;
 use crate::ws::deflate::{Deflater, Window};
 use crate::ws::envelope;
 use crate::ws::frame::{self, Data, OpCode};
+use crate::ws::message::is_utf8;
 
 /// Messages of one channel that came one after the other: encoded, and not yet in anybody's queue.
 /// So each listener is looked at once for all of them, and its queue gets one entry.
@@ -152,7 +153,7 @@ impl<'a> Encoder<'a> {
     /// Appends a message's frame in a variant.
     fn message(&mut self, out: &mut Vec<u8>, variant: Variant, channel: &str, payload: &[u8]) {
         match variant.form {
-            Form::Raw if std::str::from_utf8(payload).is_ok() => {
+            Form::Raw if is_utf8(payload) => {
                 self.frame(out, Data::Text, payload, variant.deflate);
             }
             Form::Raw | Form::Binary => self.frame(out, Data::Binary, payload, variant.deflate),

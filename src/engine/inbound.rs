@@ -123,7 +123,7 @@ impl EventLoop {
     /// One message or control frame. Break: nothing that follows it counts.
     fn incoming(&mut self, key: Key, incoming: Incoming<'_>) -> ControlFlow<()> {
         #[cfg(test)]
-        if incoming == Incoming::Text(super::panics::PANIC) {
+        if incoming == Incoming::Text(super::panics::PANIC.as_bytes()) {
             panic!("a test wants it");
         }
         let now = self.now;
@@ -139,8 +139,8 @@ impl EventLoop {
         }
         let result = match incoming {
             _ if !socket.is_in_rate(&incoming, &self.shared.config) => Err(Cause::Rate),
-            Incoming::Text(text) => self.message(key, text.as_bytes(), Some(text)),
-            Incoming::Binary(payload) => self.message(key, payload, None),
+            Incoming::Text(payload) => self.message(key, payload, Data::Text),
+            Incoming::Binary(payload) => self.message(key, payload, Data::Binary),
             Incoming::Ping(payload) => {
                 socket.queue_pong(payload, now);
                 self.make_dirty(key);
@@ -166,39 +166,44 @@ impl EventLoop {
         }
     }
 
-    /// A message of a browser. `text` is the payload, if it came as text.
-    fn message(&mut self, key: Key, payload: &[u8], text: Option<&str>) -> Result<(), Cause> {
+    /// A message of a browser.
+    fn message(&mut self, key: Key, payload: &[u8], data: Data) -> Result<(), Cause> {
         let Some(socket) = self.socket(key) else { return Ok(()) };
-        let rights = &socket.rights;
-        if rights.heartbeat.is_some() && rights.heartbeat.as_deref() == text {
+        let (rights, sender) = (&socket.rights, socket.identity().sender);
+        let is_text = data == Data::Text;
+        let heartbeat = rights.heartbeat.as_deref().map(str::as_bytes);
+        if is_text && heartbeat == Some(payload) {
             return Ok(());
         }
         if rights.mirror {
-            let data = if text.is_some() { Data::Text } else { Data::Binary };
             return self.mirror(key, data, payload);
         }
-        let (channels, payload) = if socket.variant.form == Form::Envelope {
+        let (places, payload) = if socket.variant.form == Form::Envelope {
+            let text = std::str::from_utf8(payload).ok().filter(|_| is_text);
             let sent = envelope::parse(text.ok_or(Cause::Unacceptable)?)?;
-            if sent.binary && rights.sender.is_some() {
+            if sent.binary && sender.is_some() {
                 return Err(Cause::Unacceptable);
             }
-            let granted = rights.publish.iter().find(|name| ***name == *sent.channel);
-            (vec![Rc::clone(granted.ok_or(Cause::NotGranted)?)], sent.payload)
-        } else if rights.sender.is_some() && text.is_none() {
+            let granted = rights.publish.iter().position(|name| **name == *sent.channel);
+            let place = granted.ok_or(Cause::NotGranted)?;
+            (place..place + 1, sent.payload)
+        } else if sender.is_some() && !is_text {
             // Also where the bytes happen to be UTF-8: what is text is not for them to say.
             return Err(Cause::Unacceptable);
         } else {
-            (rights.publish.to_vec(), Cow::Borrowed(payload))
+            (0..rights.publish.len(), Cow::Borrowed(payload))
         };
-        let payload = match &rights.sender {
+        let payload = match sender {
             Some(sender) => Cow::Owned(envelope::with_sender(sender, &payload)?),
             None => payload,
         };
         self.counters().received.add(1);
-        if channels.is_empty() {
+        if places.is_empty() {
             self.counters().received_dropped.add(1);
         }
-        for channel in channels {
+        for place in places {
+            let Some(socket) = self.socket(key) else { break };
+            let channel = Rc::clone(&socket.rights.publish[place]);
             let note = self.note(key, &channel, &payload);
             let receipt = Receipt { socket: Some(key.into()), channel, note };
             self.publish(&payload, receipt).map_err(|_| Cause::Overloaded)?;
@@ -233,11 +238,11 @@ impl EventLoop {
     fn publish(&mut self, payload: &[u8], receipt: Receipt) -> Result<(), ()> {
         match self.pass_on(payload, receipt) {
             Ok(()) => {
-                self.counters().published.add(1);
+                self.counters().published.add_shared(1);
                 Ok(())
             }
             Err(receipt) => {
-                self.counters().publish_failed.add(1);
+                self.counters().publish_failed.add_shared(1);
                 self.forget_note(&receipt);
                 Err(())
             }
@@ -306,7 +311,7 @@ impl EventLoop {
     /// A message that was given to Redis did not get through, or nobody knows: its sender is told.
     pub(super) fn publish_failed(&mut self, receipt: &Receipt, why: &str) {
         let now = self.now;
-        self.counters().publish_failed.add(1);
+        self.counters().publish_failed.add_shared(1);
         self.forget_note(receipt);
         self.shared.log.limited(Level::Warn, "publish_failed", || {
             format!("wsredis: a message for channel {:?} may be lost: {why}", receipt.channel)

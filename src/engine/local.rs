@@ -265,7 +265,7 @@ impl Local {
             for number in wake {
                 shared.ports[number].inbox.wake();
             }
-            shared.ports[0].counters.published.add(1);
+            shared.ports[0].counters.published.add_shared(1);
             return Ok(());
         }
         let size = size_of_publish(&self.config, channel, payload);
@@ -356,7 +356,7 @@ impl Local {
     /// Counts a message that was taken and can not be published.
     pub(super) fn count_unpublished(&self) {
         if let Some(port) = self.ports().first() {
-            port.counters.publish_failed.add(1);
+            port.counters.publish_failed.add_shared(1);
         }
     }
 
@@ -477,7 +477,7 @@ fn run_loop(shared: Arc<Shared>, number: usize, poll: Poll) {
     // Nobody has seen these; each still gets its HTTP answer.
     for command in shared.ports[number].inbox.close() {
         if let Command::Adopt(newcomer) = command {
-            shared.refusals.of(Refusal::Full).add(1);
+            shared.refusals.of(Refusal::Full).add_shared(1);
             let _ = sys::send(&newcomer.adoption.fd, Refusal::Full.answer().as_bytes());
         }
     }

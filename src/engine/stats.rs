@@ -13,14 +13,19 @@ use crate::cause::{Cause, Refusal};
 pub struct Count(AtomicU64);
 
 impl Count {
-    /// Adds.
+    /// Adds. Only for a count that no other thread writes: it costs as little as a plain number.
     pub fn add(&self, n: u64) {
+        self.set(self.get().wrapping_add(n));
+    }
+
+    /// Adds to a count that several threads write.
+    pub fn add_shared(&self, n: u64) {
         self.0.fetch_add(n, Relaxed);
     }
 
-    /// Subtracts, from a count of what there is now.
+    /// Subtracts, from a count of what there is now. Only where no other thread writes.
     pub fn sub(&self, n: u64) {
-        self.0.fetch_sub(n, Relaxed);
+        self.set(self.get().wrapping_sub(n));
     }
 
     /// Replaces.

@@ -23,7 +23,7 @@ use crate::log::Level;
 use crate::redis::LinkState;
 use crate::redis::publisher::Receipt;
 use crate::socket::{Key, Phase, Socket, SocketState};
-use crate::timer::{Alarm, Millis};
+use crate::timer::{Alarm, Millis, Timers};
 
 /// How long a loop may take to answer. Each turn of a loop is short: one that does not answer hangs.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -270,6 +270,7 @@ impl EventLoop {
             ));
         }
         self.hub = Hub::default();
+        self.deadlines = Timers::default();
         self.echo.clear();
         self.lingers.clear();
         for list in [&mut self.dirty, &mut self.unread, &mut self.held] {
@@ -342,18 +343,18 @@ impl EventLoop {
         let watched = self.watch(&fd, key);
         let (id, channels) = (std::mem::take(&mut state.id), std::mem::take(&mut state.channels));
         let (mut input, gap_in) = (std::mem::take(&mut state.input), state.gap_in);
-        let mut socket = Socket::import(fd, key, state, now);
+        self.join_channels(key, state.variant(), &channels);
+        let mut socket = Socket::import(fd, key, state, |rights| self.share_rights(rights), now);
         if socket.admitted {
             self.shared.foreign.add(&id, (number, key));
-            let user = socket.rights.user.as_deref();
-            self.shared.admission.reenter(user, &socket.rights.address);
+            let identity = socket.identity();
+            self.shared.admission.reenter(identity.user, identity.address);
         }
         self.take_seat(&socket);
-        self.join_channels(key, socket.variant, &channels);
         let phase = socket.phase;
         let closed =
             phase == Phase::Closing && socket.hears_close(&mut input, max, &mut self.inflater);
-        self.sockets.insert(socket);
+        self.keep(socket);
         if watched.is_err() {
             return self.finish(key, Cause::Internal);
         }
@@ -366,7 +367,7 @@ impl EventLoop {
             _ => {}
         }
         if phase == Phase::Held {
-            let by = self.socket(key).map_or(now, |socket| socket.held_until());
+            let by = self.socket(key).map_or(now, |socket| socket.held_until(now));
             self.hold_or_release(key, by);
         } else if !continuous {
             self.tell_gaps(key);

@@ -111,7 +111,7 @@ pub unsafe extern "C" fn wsredis_handshake_answer(
         let grant = match grant {
             b"" => Grant::default(),
             json => Grant::parse(json, config.config.max_channels_per_socket)
-                .inspect_err(|_| config.refusals.of(Refusal::Grant).add(1))?,
+                .inspect_err(|_| config.refusals.of(Refusal::Grant).add_shared(1))?,
         };
         // SAFETY: the caller's promise.
         let headers = unsafe { headers_of(&request)? };
@@ -143,7 +143,7 @@ pub unsafe extern "C" fn wsredis_handshake_answer(
             Verdict::Accept(answer) => (answer, 101),
             Verdict::Refuse(refusal, why) => {
                 set_last_error(why);
-                config.refusals.of(refusal).add(1);
+                config.refusals.of(refusal).add_shared(1);
                 (refusal.answer().into_bytes(), refusal.status())
             }
         };
@@ -201,7 +201,7 @@ pub unsafe extern "C" fn wsredis_handshake_refusal(
         unsafe {
             let config = object(config, "config")?;
             copy_whole(refusal.answer().as_bytes(), buf, buf_len, out_len)?;
-            config.refusals.of(refusal).add(1);
+            config.refusals.of(refusal).add_shared(1);
         }
         Ok(())
     })

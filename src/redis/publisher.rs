@@ -9,11 +9,12 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use ::redis::Value;
 use mio::Registry;
 
 use super::{Change, Link};
 use crate::config::Config;
-use crate::resp::{self, Reply};
+use crate::resp::{self, Decoder, Reply};
 use crate::timer::Millis;
 
 /// Who wants to know if a message did not get through.
@@ -39,6 +40,13 @@ pub fn size_of_publish(prefix: &str, channel: &str, payload: &[u8]) -> usize {
 /// not touch it.
 const WINDOW: usize = 256 * 1024;
 
+/// Commands one behind the other.
+#[derive(Debug, Default)]
+struct Pipeline {
+    bytes: Vec<u8>,
+    commands: usize,
+}
+
 /// The publishing link of one loop.
 #[derive(Debug)]
 pub struct Publisher {
@@ -46,11 +54,15 @@ pub struct Publisher {
     pub link: Link,
     prefix: String,
     limit: usize,
-    /// Payloads that the link does not have yet, each with its receipt.
-    waiting: VecDeque<(Vec<u8>, Receipt)>,
+    /// What the link does not have yet.
+    waiting: VecDeque<Pipeline>,
     waiting_bytes: usize,
-    /// Receipts of commands that the link has, in the order of their answers.
-    unanswered: VecDeque<Receipt>,
+    /// One for each command that Redis has not answered, in their order.
+    receipts: VecDeque<Receipt>,
+    /// So many of them, the first, are of commands that the link has.
+    sent: usize,
+    /// The name of a channel on Redis, while it is needed.
+    name: Vec<u8>,
 }
 
 impl Publisher {
@@ -62,7 +74,9 @@ impl Publisher {
             limit: config.publish_queue_limit,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
-            unanswered: VecDeque::new(),
+            receipts: VecDeque::new(),
+            sent: 0,
+            name: Vec::new(),
         }
     }
 
@@ -71,24 +85,30 @@ impl Publisher {
         if self.waiting_bytes + payload.len() > self.limit {
             return Err(receipt);
         }
-        self.waiting_bytes += size_of_publish(&self.prefix, &receipt.channel, payload);
-        self.waiting.push_back((payload.into(), receipt));
+        self.name.clear();
+        self.name.extend_from_slice(self.prefix.as_bytes());
+        self.name.extend_from_slice(receipt.channel.as_bytes());
+        if self.waiting.back().is_none_or(|last| last.bytes.len() >= WINDOW) {
+            self.waiting.push_back(Pipeline::default());
+        }
+        let last = self.waiting.back_mut().expect("there is one");
+        let before = last.bytes.len();
+        resp::command(&mut last.bytes, &[b"PUBLISH", &self.name, payload]);
+        last.commands += 1;
+        self.waiting_bytes += last.bytes.len() - before;
+        self.receipts.push_back(receipt);
         Ok(())
     }
 
     /// Hands waiting commands to the link and writes them.
     pub fn flush(&mut self, registry: &Registry, now: Millis) -> Option<Change> {
-        while self.link.is_up() && !self.waiting.is_empty() && self.link.queued_bytes() < WINDOW {
-            let mut pipeline = Vec::new();
-            while pipeline.len() < WINDOW
-                && let Some((payload, receipt)) = self.waiting.pop_front()
-            {
-                self.waiting_bytes -= size_of_publish(&self.prefix, &receipt.channel, &payload);
-                let channel = [self.prefix.as_bytes(), receipt.channel.as_bytes()].concat();
-                resp::command(&mut pipeline, &[b"PUBLISH", &channel, &payload]);
-                self.unanswered.push_back(receipt);
-            }
-            self.link.send(pipeline, now);
+        while self.link.is_up()
+            && self.link.queued_bytes() < WINDOW
+            && let Some(pipeline) = self.waiting.pop_front()
+        {
+            self.waiting_bytes -= pipeline.bytes.len();
+            self.sent += pipeline.commands;
+            self.link.send(pipeline.bytes, now);
             if let Some(change) = self.link.flush(registry, now) {
                 return Some(change);
             }
@@ -105,9 +125,13 @@ impl Publisher {
         buffer: &mut [u8],
         mut failed: impl FnMut(Receipt, String),
     ) -> (bool, Option<Change>) {
-        let unanswered = &mut self.unanswered;
+        let (receipts, sent) = (&mut self.receipts, &mut self.sent);
         self.link.read(registry, now, buffer, |reply| {
-            let Some(receipt) = unanswered.pop_front() else { return };
+            if *sent == 0 {
+                return; // An answer to nothing.
+            }
+            *sent -= 1;
+            let receipt = receipts.pop_front().expect("each command has one");
             if let Reply::Error { code, text } = reply {
                 failed(receipt, format!("{code} {text}"));
             }
@@ -116,21 +140,33 @@ impl Publisher {
 
     /// Takes the receipts of everything that was written and not answered, after the link was lost.
     pub fn take_unanswered(&mut self) -> VecDeque<Receipt> {
-        std::mem::take(&mut self.unanswered)
+        let waiting = self.receipts.split_off(std::mem::take(&mut self.sent));
+        std::mem::replace(&mut self.receipts, waiting)
     }
 
     /// Gives up what is in doubt, and the link with it: what was written may still be carried out.
     pub fn give_up(&mut self, registry: &Registry, now: Millis) -> VecDeque<Receipt> {
-        if !self.unanswered.is_empty() {
+        if self.sent > 0 {
             self.link.pause(registry, now, 0);
         }
         self.take_unanswered()
     }
 
     /// Takes the payloads that the link never had, in their order: nothing about them is in doubt.
-    pub fn take_waiting(&mut self) -> VecDeque<(Vec<u8>, Receipt)> {
+    pub fn take_waiting(&mut self) -> Vec<(Vec<u8>, Receipt)> {
         self.waiting_bytes = 0;
-        std::mem::take(&mut self.waiting)
+        let mut payloads = Vec::new();
+        for pipeline in std::mem::take(&mut self.waiting) {
+            let read = Decoder::new(usize::MAX).feed(&pipeline.bytes, &mut |reply| {
+                if let Reply::Other(Value::Array(mut words)) = reply
+                    && let Some(Value::BulkString(payload)) = words.pop()
+                {
+                    payloads.push(payload);
+                }
+            });
+            read.expect("our own commands are RESP");
+        }
+        payloads.into_iter().zip(self.receipts.split_off(self.sent)).collect()
     }
 
     /// How many bytes wait that the link does not have yet.
@@ -140,6 +176,6 @@ impl Publisher {
 
     /// How many messages are not known to have got through.
     pub fn pending(&self) -> usize {
-        self.waiting.len() + self.unanswered.len()
+        self.receipts.len()
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! One alarm of the loop for each socket; it may ring earlier than needed, never later.
 
-use super::{Phase, Socket};
+use super::{NEVER, Phase, Socket};
 use crate::cause::Cause;
 use crate::config::Config;
 use crate::timer::Millis;
@@ -26,14 +26,14 @@ pub enum Due {
 
 impl Socket {
     /// When [`Socket::on_deadline`] wants to be called. It may be earlier than needed, never later.
-    pub fn deadline(&self, config: &Config) -> Option<Millis> {
+    pub fn deadline(&self, config: &Config, now: Millis) -> Option<Millis> {
         match self.phase {
-            Phase::Held | Phase::Closing | Phase::Ending => Some(self.limit_at),
+            Phase::Held | Phase::Closing | Phase::Ending => Some(self.limit_at.near(now)),
             Phase::Open => [
-                self.expires_at,
+                Some(self.expires_at).filter(|at| *at != NEVER),
                 self.unfinished_at(config),
-                self.ping_at(config),
-                self.heartbeat_at(config),
+                self.ping_at(config, now),
+                self.heartbeat_at(config, now),
             ]
             .into_iter()
             .flatten()
@@ -48,46 +48,47 @@ impl Socket {
 
     /// When silence is to be broken by a ping, or an unanswered ping ends the socket. Spread by a
     /// tenth around the interval, so that sockets that came together do not stay together.
-    fn ping_at(&self, config: &Config) -> Option<Millis> {
-        if let Some(pinged) = self.pinged_at {
-            return Some(pinged + config.pong_timeout.as_millis() as u64);
+    fn ping_at(&self, config: &Config, now: Millis) -> Option<Millis> {
+        let heard_at = self.heard_at.near(now);
+        if self.pinged {
+            return Some(heard_at + config.pong_timeout.as_millis() as u64);
         }
         match config.ping_interval.as_millis() as u64 {
             0 => None,
             interval => {
                 let spread = interval / 5;
                 let jitter = u64::from(self.key).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-                Some(self.heard_at + interval - spread / 2 + jitter % (spread + 1))
+                Some(heard_at + interval - spread / 2 + jitter % (spread + 1))
             }
         }
     }
 
-    fn heartbeat_at(&self, config: &Config) -> Option<Millis> {
+    fn heartbeat_at(&self, config: &Config, now: Millis) -> Option<Millis> {
         let interval = config.heartbeat_interval.as_millis() as u64;
-        self.rights.heartbeat.as_ref().map(|_| self.sent_at + interval)
+        self.rights.heartbeat.as_ref().map(|_| self.sent_at.near(now) + interval)
     }
 
     /// Its deadline has come.
     pub fn on_deadline(&mut self, config: &Config, now: Millis) -> Due {
         let due = |at: Option<Millis>| at.is_some_and(|at| at <= now);
         match self.phase {
-            Phase::Held if self.limit_at <= now => Due::Release,
-            Phase::Closing | Phase::Ending if self.limit_at <= now => Due::Cut,
-            Phase::Open if due(self.expires_at) => Due::Close(Cause::Expired),
+            Phase::Held if self.limit_at.near(now) <= now => Due::Release,
+            Phase::Closing | Phase::Ending if self.limit_at.near(now) <= now => Due::Cut,
+            Phase::Open if self.expires_at <= now => Due::Close(Cause::Expired),
             Phase::Open if due(self.unfinished_at(config)) => Due::Close(Cause::Unfinished),
-            Phase::Open if due(self.ping_at(config)) => {
-                if self.pinged_at.is_some() {
+            Phase::Open if due(self.ping_at(config, now)) => {
+                if std::mem::replace(&mut self.pinged, true) {
                     return Due::Close(Cause::NoPong);
                 }
-                self.pinged_at = Some(now);
+                self.leak(now);
                 self.queue_frame(OpCode::Control(frame::Control::Ping), b"", now);
                 Due::Queued
             }
-            Phase::Open if due(self.heartbeat_at(config)) => {
+            Phase::Open if due(self.heartbeat_at(config, now)) => {
                 if let Some(heartbeat) = self.rights.heartbeat.clone() {
                     self.queue_frame(OpCode::Data(frame::Data::Text), heartbeat.as_bytes(), now);
                 }
-                self.sent_at = now;
+                self.sent_at = now.into();
                 Due::Queued
             }
             _ => Due::Nothing,

@@ -7,6 +7,7 @@
 
 mod deadline;
 mod key;
+mod rights;
 mod state;
 
 use std::collections::HashMap;
@@ -23,7 +24,7 @@ use crate::config::Config;
 use crate::hub::{Form, Variant};
 use crate::rate::Bucket;
 use crate::sys;
-use crate::timer::{Alarm, Millis};
+use crate::timer::{Alarm, Millis, Moment};
 use crate::write_queue::{HANDSHAKE, NO_CHANNEL, Segment, Units, WriteQueue};
 use crate::ws::deflate::Inflater;
 use crate::ws::frame::{self, OpCode};
@@ -31,6 +32,7 @@ use crate::ws::message::{Assembler, Incoming};
 
 pub use deadline::Due;
 pub use key::Key;
+pub use rights::{Identity, KeptIdentity, Rights, SharedRights};
 pub use state::SocketState;
 
 /// A connection that has nothing more to say has this long to be read to its end; then it is cut.
@@ -71,79 +73,74 @@ pub enum Phase {
     Ending,
 }
 
-/// What the grant lets this socket do, for as long as it lives. Its loop shares the names of channels;
-/// on its way to another process it has its own.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Rights<Name = Rc<str>> {
-    /// Where its messages go.
-    pub publish: Box<[Name]>,
-    /// JSON that is put around its messages.
-    pub sender: Option<Box<str>>,
-    /// Does it hear its own messages?
-    pub echo: bool,
-    /// Returns every message as it came (`wsredis-echo:`).
-    pub mirror: bool,
-    /// Too slow, it is not closed but gets only the newest message of each channel.
-    pub latest: bool,
-    /// Sent when idle; the same text from the browser is swallowed.
-    pub heartbeat: Option<Box<str>>,
-    /// Opaque, for kicks, limits and logs.
-    pub user: Option<Box<str>>,
-    /// Opaque, for kicks.
-    pub session: Option<Box<str>>,
-    /// Where the browser is, as the host knows it.
-    pub address: Box<str>,
-}
+/// A time that never comes.
+const NEVER: Millis = Millis::MAX;
 
 /// One adopted connection.
+///
+/// It lies in memory as it is written here: what a fan-out touches comes first, in one cache line or
+/// two. Its size is the price of an idle socket, so what hardly any socket has is boxed.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Socket {
-    fd: OwnedFd,
+    queue: WriteQueue,
     /// Its place in the loop, for events and its id.
     pub key: Key,
-    /// How its messages are put on the wire.
-    pub variant: Variant,
+    fd: OwnedFd,
+    sent_at: Moment,
     /// How far its life is.
     pub phase: Phase,
     /// Is it on the loop's list of sockets to flush? Kept by the loop.
     pub dirty: bool,
     /// Is it on the loop's list of sockets to close? Kept by the loop; nothing more is queued.
     pub doomed: bool,
+    /// Was the browser told that nothing more comes? Once: each time epoll would tell us that we may
+    /// write.
+    shut: bool,
+
+    /// How its messages are put on the wire.
+    pub variant: Variant,
+    /// Its channels that are not heard yet, while it is held.
+    pub unheard: u16,
     /// Is it on the loop's list of sockets to read? Kept by the loop.
     pub unread: bool,
     /// The browser's close frame came while it was doomed, or can not come any more. Kept by the
     /// loop.
     pub heard_close: bool,
+    /// Will epoll tell when it takes bytes again? Kept by the loop.
+    pub watches_room: bool,
     /// Does it have a seat in the engine? Not if its handshake was refused.
     pub admitted: bool,
-    /// Was the browser told that nothing more comes? Once: each time epoll would tell us that we may
-    /// write.
-    shut: bool,
-    /// Its channels that are not heard yet, while it is held.
-    pub unheard: u16,
+    /// Was a ping sent since the browser was last heard?
+    pinged: bool,
     /// Why it ends, once that is known.
     pub cause: Option<Cause>,
-    /// Its place among the loop's deadlines.
-    pub alarm: Alarm,
-    /// What it may do.
-    pub rights: Box<Rights>,
-    assembler: Assembler,
-    queue: WriteQueue,
-    /// How many messages of a channel were forgotten, as the notice that waits tells it: only of one
-    /// that is slow and has [`Rights::latest`].
-    #[allow(clippy::box_collection, reason = "hardly any socket has one, and each would pay")]
-    missed: Option<Box<HashMap<u32, u32>>>,
-    /// The payload of the latest ping, while earlier bytes block the way. At most one pong waits.
-    pong: Option<Box<[u8]>>,
+    /// When the browser was last heard, or pinged since.
+    heard_at: Moment,
+    /// When it is released (held) or cut (closing, ending).
+    limit_at: Moment,
     /// How far the browser is ahead of `max-message-rate` and `max-control-rate`, at `heard_at`.
     messages: Bucket,
     controls: Bucket,
-    heard_at: Millis,
-    sent_at: Millis,
-    pinged_at: Option<Millis>,
-    expires_at: Option<Millis>,
-    /// When it is released (held) or cut (closing, ending).
-    limit_at: Millis,
+    /// When the grant ends.
+    expires_at: Millis,
+    /// Its place among the loop's deadlines.
+    pub alarm: Alarm,
+    assembler: Assembler,
+    /// What it may do.
+    pub rights: Rc<Rights>,
+    identity: KeptIdentity,
+    rare: Option<Box<Rare>>,
+}
+
+/// What a socket has whose browser does not read.
+#[derive(Debug, Default)]
+struct Rare {
+    /// How many messages of a channel were forgotten, as the notice that waits tells it: only of one
+    /// that is slow and has [`Rights::latest`].
+    missed: HashMap<u32, u32>,
+    /// The payload of the latest ping, while earlier bytes block the way. At most one pong waits.
+    pong: Option<Box<[u8]>>,
 }
 
 impl Socket {
@@ -152,7 +149,8 @@ impl Socket {
         fd: OwnedFd,
         key: Key,
         variant: Variant,
-        rights: Rights,
+        rights: Rc<Rights>,
+        identity: KeptIdentity,
         answer: Vec<u8>,
         now: Millis,
     ) -> Self {
@@ -160,55 +158,61 @@ impl Socket {
         let len = answer.len() as u32;
         queue.push(&Segment::new(answer), (0, len), HANDSHAKE, now);
         Socket {
-            fd,
+            queue,
             key,
-            variant,
+            fd,
+            sent_at: now.into(),
             phase: Phase::Held,
             dirty: false,
             doomed: false,
+            shut: false,
+            variant,
+            unheard: 0,
             unread: false,
             heard_close: false,
+            watches_room: false,
             admitted: false,
-            shut: false,
-            unheard: 0,
+            pinged: false,
             cause: None,
-            alarm: Alarm::default(),
-            rights: Box::new(rights),
-            assembler: Assembler::default(),
-            queue,
-            missed: None,
-            pong: None,
+            heard_at: now.into(),
+            limit_at: now.into(),
             messages: Bucket::default(),
             controls: Bucket::default(),
-            heard_at: now,
-            sent_at: now,
-            pinged_at: None,
-            expires_at: None,
-            limit_at: now,
+            expires_at: NEVER,
+            alarm: Alarm::default(),
+            assembler: Assembler::default(),
+            rights,
+            identity,
+            rare: None,
         }
+    }
+
+    /// Whose it is.
+    pub fn identity(&self) -> Identity<'_> {
+        self.identity.get()
     }
 
     /// Holds the answer back until [`Socket::release`], or until `at` at most.
     pub fn hold_until(&mut self, at: Millis) {
-        self.limit_at = at;
+        self.limit_at = at.into();
     }
 
     /// Until when it is held at most.
-    pub fn held_until(&self) -> Millis {
-        self.limit_at
+    pub fn held_until(&self, now: Millis) -> Millis {
+        self.limit_at.near(now)
     }
 
     /// Lets the answer go.
     pub fn release(&mut self, now: Millis) {
         if self.phase == Phase::Held {
             self.phase = Phase::Open;
-            self.sent_at = now;
+            self.sent_at = now.into();
         }
     }
 
     /// Makes the grant end at `at`.
     pub fn expire_at(&mut self, at: Millis) {
-        self.expires_at = Some(at);
+        self.expires_at = at;
     }
 
     /// Queues a range of a shared segment. Nothing is queued once the end is decided.
@@ -254,14 +258,14 @@ impl Socket {
     /// misses, before that message: `notice` makes the text, of a channel and how many messages.
     /// Returns how many were forgotten.
     pub fn keep_latest(&mut self, mut notice: impl FnMut(u32, u32) -> Vec<u8>) -> u64 {
-        let (is_told, missed) = (self.variant.form == Form::Envelope, &mut self.missed);
+        let (is_told, rare) = (self.variant.form == Form::Envelope, &mut self.rare);
         let mut forgotten = 0;
         self.queue.keep_latest(&Frames, |channel, count, told_before| {
             forgotten += u64::from(count);
             if !is_told {
                 return None;
             }
-            let missed = missed.get_or_insert_default().entry(channel).or_default();
+            let missed = rare.get_or_insert_default().missed.entry(channel).or_default();
             // What was told and is on its way counts no more.
             *missed = if told_before { missed.saturating_add(count) } else { count };
             let mut bytes = Vec::new();
@@ -290,7 +294,7 @@ impl Socket {
     /// §5.5.3 allows it). Pings that come together do not: their pongs are no flood yet.
     pub fn queue_pong(&mut self, payload: &[u8], now: Millis) {
         if self.queue.is_blocked() || self.queue.bytes() > PONG_ROOM {
-            self.pong = Some(payload.into());
+            self.rare.get_or_insert_default().pong = Some(payload.into());
         } else {
             self.queue_frame(OpCode::Control(frame::Control::Pong), payload, now);
         }
@@ -299,12 +303,17 @@ impl Socket {
     /// Reads what is there into `buffer`.
     pub fn read(&mut self, buffer: &mut [u8], now: Millis) -> io::Result<usize> {
         let n = sys::recv(&self.fd, buffer)?;
-        let elapsed = Duration::from_millis(now.saturating_sub(self.heard_at));
+        self.leak(now);
+        self.pinged = false;
+        Ok(n)
+    }
+
+    /// Brings the buckets up to the time.
+    fn leak(&mut self, now: Millis) {
+        let elapsed = Duration::from_millis(now.saturating_sub(self.heard_at.near(now)));
         self.messages.leak(elapsed);
         self.controls.leak(elapsed);
-        self.heard_at = now;
-        self.pinged_at = None;
-        Ok(n)
+        self.heard_at = now.into();
     }
 
     /// Counts something that came. False: it is more than the browser may send.
@@ -366,7 +375,7 @@ impl Socket {
             return;
         }
         self.cause = Some(cause);
-        self.pong = None;
+        self.forget_pong();
         if matches!(cause, Cause::Slow | Cause::Shed) {
             self.queue.truncate(&Frames);
         }
@@ -386,7 +395,7 @@ impl Socket {
             self.end(now + ENDING_MS);
         } else {
             self.phase = Phase::Closing;
-            self.limit_at = now + config.close_timeout.as_millis() as u64;
+            self.limit_at = (now + config.close_timeout.as_millis() as u64).into();
         }
     }
 
@@ -414,9 +423,15 @@ impl Socket {
 
     fn end(&mut self, limit: Millis) {
         self.phase = Phase::Ending;
-        self.limit_at = limit;
+        self.limit_at = limit.into();
         self.assembler = Assembler::default();
-        self.pong = None;
+        self.forget_pong();
+    }
+
+    fn forget_pong(&mut self) {
+        if let Some(rare) = &mut self.rare {
+            rare.pong = None;
+        }
     }
 
     /// Writes what waits, unless the answer is held. An error means that the connection is gone.
@@ -427,13 +442,13 @@ impl Socket {
         if self.phase == Phase::Held || has_nothing {
             return Ok(());
         }
-        self.sent_at = now;
+        self.sent_at = now.into();
         loop {
             let fd = &self.fd;
             if !self.queue.flush(scratch, |bytes| sys::send(fd, bytes))? {
                 return Ok(());
             }
-            match self.pong.take() {
+            match self.rare.as_mut().and_then(|rare| rare.pong.take()) {
                 Some(payload) => self.queue_pong(&payload, now),
                 None => break,
             }
@@ -457,23 +472,27 @@ impl Socket {
         sys::shutdown(&self.fd);
     }
 
-    /// Bytes that it owns on the heap for as long as it lives, roughly: for the statistics.
-    pub fn heap_bytes(&self) -> usize {
-        let rights = &*self.rights;
-        let texts = [&rights.sender, &rights.heartbeat, &rights.user, &rights.session];
-        size_of::<Rights>()
-            + texts.iter().map(|text| text.as_ref().map_or(0, |text| text.len())).sum::<usize>()
-            + rights.address.len()
-            + rights
-                .publish
-                .iter()
-                .map(|name| name.len() + size_of::<Rc<str>>() + 16)
-                .sum::<usize>()
+    /// The memory that it owns for as long as it lives: for the statistics.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.identity.bytes()
     }
 }
 
 impl AsRawFd for Socket {
     fn as_raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::mem::offset_of;
+
+    #[test]
+    fn an_idle_socket_is_small_and_what_a_fan_out_touches_is_together() {
+        assert_eq!(size_of::<Socket>(), 136);
+        assert_eq!(size_of::<Option<Socket>>(), size_of::<Socket>());
+        assert_eq!(offset_of!(Socket, variant), 52);
     }
 }

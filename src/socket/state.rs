@@ -3,12 +3,12 @@
 //!
 //! Times are differences: the clocks of two loops have nothing in common.
 
-use std::ops::Deref;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Frames, Key, Phase, Rights, Socket};
+use super::{Frames, Identity, KeptIdentity, Key, NEVER, Phase, Rare, Rights, Socket};
 use crate::cause::Cause;
 use crate::hub::Variant;
 use crate::rate::Bucket;
@@ -33,7 +33,7 @@ pub struct SocketState {
     phase: Phase,
     admitted: bool,
     cause: Option<Cause>,
-    rights: Rights<Box<str>>,
+    rights: RightsState,
     queue: QueueState,
     pong: Option<Box<[u8]>>,
     messages: Bucket,
@@ -46,7 +46,42 @@ pub struct SocketState {
     limit_in: u64,
 }
 
+/// What a socket keeps of its grant.
+#[derive(Debug, Serialize, Deserialize)]
+struct RightsState {
+    publish: Box<[Box<str>]>,
+    sender: Option<Box<str>>,
+    echo: bool,
+    mirror: bool,
+    latest: bool,
+    heartbeat: Option<Box<str>>,
+    user: Option<Box<str>>,
+    session: Option<Box<str>>,
+    address: Box<str>,
+}
+
+impl RightsState {
+    fn of(rights: &Rights, identity: Identity<'_>) -> Self {
+        RightsState {
+            publish: rights.publish.iter().map(|name| Box::from(&**name)).collect(),
+            sender: identity.sender.map(Box::from),
+            echo: rights.echo,
+            mirror: rights.mirror,
+            latest: rights.latest,
+            heartbeat: rights.heartbeat.clone(),
+            user: identity.user.map(Box::from),
+            session: identity.session.map(Box::from),
+            address: identity.address.into(),
+        }
+    }
+}
+
 impl SocketState {
+    /// How its messages are put on the wire.
+    pub fn variant(&self) -> Variant {
+        self.variant
+    }
+
     /// How many bytes wait in it.
     pub fn bytes(&self) -> usize {
         self.input.len() + self.queue.len()
@@ -66,7 +101,7 @@ impl SocketState {
             phase: Phase::Closing,
             admitted: true,
             cause: Some(Cause::Kicked),
-            rights: Rights {
+            rights: RightsState {
                 publish: Box::new(["c".into()]),
                 sender: Some("sender".into()),
                 echo: true,
@@ -91,23 +126,6 @@ impl SocketState {
     }
 }
 
-impl<Name: Deref<Target = str>> Rights<Name> {
-    /// The same rights with names of another type.
-    fn renamed<Other: for<'a> From<&'a str>>(self) -> Rights<Other> {
-        Rights {
-            publish: self.publish.iter().map(|name| Other::from(name)).collect(),
-            sender: self.sender,
-            echo: self.echo,
-            mirror: self.mirror,
-            latest: self.latest,
-            heartbeat: self.heartbeat,
-            user: self.user,
-            session: self.session,
-            address: self.address,
-        }
-    }
-}
-
 impl Socket {
     /// Gives the descriptor away as it is, and everything that there is to know beside it.
     /// `leftover` is input that was not fed to it yet.
@@ -119,6 +137,7 @@ impl Socket {
         gap_in: Option<u64>,
         now: Millis,
     ) -> (OwnedFd, SocketState) {
+        let heard_ago = now.saturating_sub(self.heard_at.near(now));
         let mut input = self.assembler.replay();
         input.extend_from_slice(leftover);
         let state = SocketState {
@@ -130,40 +149,63 @@ impl Socket {
             phase: self.phase,
             admitted: self.admitted,
             cause: self.cause,
-            rights: self.rights.renamed(),
+            rights: RightsState::of(&self.rights, self.identity()),
             queue: self.queue.export(&Frames, now),
-            pong: self.pong,
+            pong: self.rare.and_then(|rare| rare.pong),
             messages: self.messages,
             controls: self.controls,
             begun_ago: self.assembler.begun().map(|at| now.saturating_sub(at)),
-            heard_ago: now - self.heard_at,
-            sent_ago: now - self.sent_at,
-            pinged_ago: self.pinged_at.map(|at| now - at),
-            expires_in: self.expires_at.map(|at| at.saturating_sub(now)),
-            limit_in: self.limit_at.saturating_sub(now),
+            heard_ago,
+            sent_ago: now.saturating_sub(self.sent_at.near(now)),
+            pinged_ago: self.pinged.then_some(heard_ago),
+            expires_in: Some(self.expires_at.saturating_sub(now))
+                .filter(|_| self.expires_at != NEVER),
+            limit_in: self.limit_at.near(now).saturating_sub(now),
         };
         (self.fd, state)
     }
 
-    /// A socket that goes on where the exported one was. What it hears, its input and its gap are
-    /// its loop's to see to.
-    pub fn import(fd: OwnedFd, key: Key, state: SocketState, now: Millis) -> Self {
+    /// A socket that goes on where the exported one was; `share` finds others of equal rights. What
+    /// it hears, its input and its gap are its loop's to see to.
+    pub fn import(
+        fd: OwnedFd,
+        key: Key,
+        state: SocketState,
+        share: impl FnOnce(Rights) -> Rc<Rights>,
+        now: Millis,
+    ) -> Self {
+        let RightsState { publish, sender, user, session, address, .. } = &state.rights;
+        let identity = KeptIdentity::from(Identity {
+            sender: sender.as_deref(),
+            user: user.as_deref(),
+            session: session.as_deref(),
+            address,
+        });
+        let rights = share(Rights {
+            publish: publish.iter().map(|name| Rc::from(&**name)).collect(),
+            echo: state.rights.echo,
+            mirror: state.rights.mirror,
+            latest: state.rights.latest,
+            heartbeat: state.rights.heartbeat,
+        });
         let begun = state.begun_ago.map(|ago| now.saturating_sub(ago));
+        let rare = state.pong.map(|pong| Rare { pong: Some(pong), ..Rare::default() });
+        let heard_ago = state.pinged_ago.unwrap_or(state.heard_ago);
         Socket {
             phase: state.phase,
             admitted: state.admitted,
             cause: state.cause,
             queue: WriteQueue::import(state.queue, now),
-            pong: state.pong,
+            rare: rare.map(Box::new),
             messages: state.messages,
             controls: state.controls,
             assembler: begun.map(Assembler::begun_at).unwrap_or_default(),
-            heard_at: now.saturating_sub(state.heard_ago),
-            sent_at: now.saturating_sub(state.sent_ago),
-            pinged_at: state.pinged_ago.map(|ago| now.saturating_sub(ago)),
-            expires_at: state.expires_in.map(|left| now.saturating_add(left)),
-            limit_at: now.saturating_add(state.limit_in),
-            ..Socket::new(fd, key, state.variant, state.rights.renamed(), Vec::new(), now)
+            pinged: state.pinged_ago.is_some(),
+            heard_at: now.saturating_sub(heard_ago).into(),
+            sent_at: now.saturating_sub(state.sent_ago).into(),
+            expires_at: state.expires_in.map_or(NEVER, |left| now.saturating_add(left)),
+            limit_at: now.saturating_add(state.limit_in).into(),
+            ..Socket::new(fd, key, state.variant, rights, identity, Vec::new(), now)
         }
     }
 }

@@ -2,9 +2,10 @@
 //! of the server.
 //!
 //! Pure functions over bytes; the loop that owns the socket calls them. This file judges one frame
-//! by itself and never what it means beside others: that is `message`. The codec is tungstenite's;
-//! what it leaves to its caller (masks, reserved bits, minimal lengths, control frames) is checked
-//! here.
+//! by itself and never what it means beside others: that is `message`. Opcodes, close codes and the
+//! headers that are written are tungstenite's. A browser's header is read here, because most of what
+//! makes one wrong (masks, reserved bits, minimal lengths, control frames) is left to the caller
+//! there, and each byte would be looked at twice.
 
 use std::io::Cursor;
 
@@ -39,6 +40,7 @@ pub struct Header {
 ///
 /// Fails with [`Cause::Protocol`] as early as the bytes allow: a browser that is wrong in its first
 /// byte is not asked for a second one.
+#[inline]
 pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Cause> {
     let Some(&first) = bytes.first() else { return Ok(None) };
     let (fin, opcode) = (first & 0x80 != 0, OpCode::from(first & 0x0F));
@@ -61,28 +63,28 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Cause> {
     }
     // "The minimal number of bytes MUST be used to encode the length" (§5.2). A 64-bit length whose
     // upper six bytes are zero is not minimal whatever follows.
-    match second & 0x7F {
-        126 if bytes.get(2..4).is_some_and(|len| len[0] == 0 && len[1] < 126) => {
-            return Err(Cause::Protocol);
+    let (size, len) = match second & 0x7F {
+        126 => {
+            let Some(len) = bytes.get(2..4).and_then(<[u8]>::first_chunk) else { return Ok(None) };
+            (4, u64::from(u16::from_be_bytes(*len)))
         }
         127 if bytes.get(2).is_some_and(|top| top & 0x80 != 0)
             || bytes.get(2..8).is_some_and(|upper| upper == [0; 6]) =>
         {
             return Err(Cause::Protocol);
         }
-        _ => {}
-    }
-    let mut cursor = Cursor::new(bytes);
-    match FrameHeader::parse(&mut cursor) {
-        Ok(None) => Ok(None),
-        Ok(Some((header, len))) => {
-            let Some(mask) = header.mask else { return Err(Cause::Protocol) };
-            let header = Header { fin, rsv1: header.rsv1, opcode, mask, len };
-            // The cursor stands behind the header, at most `MAX_HEADER` bytes on.
-            Ok(Some((header, cursor.position() as usize)))
+        127 => {
+            let Some(len) = bytes.get(2..10).and_then(<[u8]>::first_chunk) else { return Ok(None) };
+            (10, u64::from_be_bytes(*len))
         }
-        Err(_) => Err(Cause::Protocol),
+        len => (2, u64::from(len)),
+    };
+    if size == 4 && len < 126 {
+        return Err(Cause::Protocol);
     }
+    let Some(mask) = bytes.get(size..).and_then(<[u8]>::first_chunk) else { return Ok(None) };
+    let header = Header { fin, rsv1: first & 0x40 != 0, opcode, mask: *mask, len };
+    Ok(Some((header, size + mask.len())))
 }
 
 impl Header {
@@ -287,6 +289,10 @@ mod tests {
                 Ok(Some((header, size))) => {
                     assert!(good, "{len} in {width} bytes");
                     assert_eq!((header.len, header.mask, size), (len, KEY, bytes.len()));
+                    let mut cursor = Cursor::new(&bytes);
+                    let (theirs, their_len) = FrameHeader::parse(&mut cursor).unwrap().unwrap();
+                    assert_eq!((theirs.mask, their_len), (Some(header.mask), header.len));
+                    assert_eq!((theirs.opcode, cursor.position()), (header.opcode, size as u64));
                 }
                 other => assert!(!good && other == Err(Cause::Protocol), "{len} in {width} bytes"),
             }

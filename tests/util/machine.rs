@@ -20,7 +20,7 @@ impl Got {
     /// What came, unless it is only counted.
     fn of(incoming: Incoming<'_>) -> Option<Self> {
         Some(match incoming {
-            Incoming::Text(text) => Got::Text(text.into()),
+            Incoming::Text(text) => Got::Text(String::from_utf8(text.into()).unwrap()),
             Incoming::Binary(payload) => Got::Binary(payload.into()),
             Incoming::Ping(payload) => Got::Ping(payload.into()),
             Incoming::Pong(payload) => Got::Pong(payload.into()),

@@ -12,6 +12,8 @@ static LIVE: AtomicI64 = AtomicI64::new(0);
 static MOST: AtomicI64 = AtomicI64::new(0);
 /// Bytes that were ever allocated.
 static TAKEN: AtomicI64 = AtomicI64::new(0);
+/// What the system's allocator takes for the live ones: with what it rounds up and the word before each.
+static CHUNKS: AtomicI64 = AtomicI64::new(0);
 
 /// The system's allocator, counted.
 pub struct Counting;
@@ -27,20 +29,37 @@ unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         grow(layout.size() as i64);
         // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
+        let pointer = unsafe { System.alloc(layout) };
+        CHUNKS.fetch_add(chunk(pointer), Relaxed);
+        pointer
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         grow(-(layout.size() as i64));
+        CHUNKS.fetch_sub(chunk(pointer), Relaxed);
         // SAFETY: the caller's promise.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         grow(size as i64 - layout.size() as i64);
+        let before = chunk(pointer);
         // SAFETY: the caller's promise.
-        unsafe { System.realloc(pointer, layout, size) }
+        let pointer = unsafe { System.realloc(pointer, layout, size) };
+        CHUNKS.fetch_add(chunk(pointer) - before, Relaxed);
+        pointer
     }
+}
+
+/// What the allocator keeps for this block: its usable bytes and the word before them.
+fn chunk(pointer: *mut u8) -> i64 {
+    // SAFETY: a block of the system's allocator, or null, for which it returns 0.
+    (unsafe { libc::malloc_usable_size(pointer.cast()) } + size_of::<usize>()) as i64
+}
+
+/// What the allocator keeps for all that is allocated now.
+pub fn chunks() -> i64 {
+    CHUNKS.load(Relaxed)
 }
 
 /// Bytes that are allocated now.

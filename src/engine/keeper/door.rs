@@ -456,7 +456,7 @@ impl Door {
     }
 
     pub fn refuse(&self, connection: &OwnedFd, refusal: Refusal) {
-        self.refusals.of(refusal).add(1);
+        self.refusals.of(refusal).add_shared(1);
         let _ = sys::send(connection, refusal.answer().as_bytes());
     }
 
