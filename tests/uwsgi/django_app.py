@@ -34,6 +34,11 @@ settings.configure(
             'ATOMIC_REQUESTS': True,
         }
     },
+    LOGGING={
+        'version': 1,
+        'handlers': {'stderr': {'class': 'logging.StreamHandler'}},
+        'loggers': {'django.request': {'handlers': ['stderr'], 'level': 'ERROR'}},
+    },
     USE_TZ=True,
 )
 application = get_wsgi_application()
@@ -42,7 +47,7 @@ from django.contrib.auth import login  # noqa: E402
 from django.contrib.auth.decorators import login_not_required, login_required  # noqa: E402
 from django.contrib.auth.models import User  # noqa: E402
 from django.core.management import call_command  # noqa: E402
-from django.db import transaction  # noqa: E402
+from django.db import connections, transaction  # noqa: E402
 from django.http import HttpResponse  # noqa: E402
 from django.urls import path  # noqa: E402
 from django.views.generic import View  # noqa: E402
@@ -58,6 +63,8 @@ from wsredis.django import (  # noqa: E402
 
 call_command('migrate', run_syncdb=True, verbosity=0)
 User.objects.get_or_create(username='ann')
+# What is opened while the app is imported belongs to no request.
+connections.close_all()
 
 
 def grant_room(request, room):

@@ -3,23 +3,35 @@ with the transaction, by Redis and without."""
 
 import contextlib
 import json
+import signal
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from harness import DEADLINE, HERE, ROOT
+from harness import DEADLINE, HERE, ROOT, Redis, end
 from websockets.exceptions import InvalidStatus
 
 KINDS = ['function', 'async', 'class']
 
 
+@pytest.fixture
+def start(debian, site, tmp_path):
+    def start(options, **more):
+        options += f'pythonpath = {ROOT}/python\nvirtualenv = {sys.prefix}\n'
+        env = {'DATABASE': str(tmp_path / 'db.sqlite3')}
+        return site(debian, options, app=HERE / 'django_app.py', env=env, **more)
+
+    return start
+
+
 @pytest.fixture(params=['redis', 'embedded'])
-def django_site(request, debian, site, tmp_path):
-    options = f'pythonpath = {ROOT}/python\nvirtualenv = {sys.prefix}\n'
+def django_site(request, start):
+    options = ''
     if request.param == 'redis':
         options += f'wsredis-redis-url = {request.getfixturevalue("redis").url}\n'
         options += 'wsredis-channel-prefix = site:\n'
-    env = {'DATABASE': str(tmp_path / 'db.sqlite3')}
-    return site(debian, options, workers=2, app=HERE / 'django_app.py', env=env)
+    return start(options, workers=2)
 
 
 def log_in(made):
@@ -67,3 +79,41 @@ def test_what_is_published_on_commit_arrives_once_and_never_of_a_rollback(django
         # Nothing else came before this one.
         assert django_site.get('/async-say/lobby/', headers={'Cookie': cookie}).status == 200
         assert json.loads(browser.recv(DEADLINE))['data'] == {'text': 'async'}
+
+
+@pytest.fixture
+def own_redis(tmp_path):
+    server = Redis(tmp_path)
+    yield server
+    server.process.send_signal(signal.SIGCONT)
+    end(server.process)
+
+
+MODES = {
+    'threads': ('threads = 4\n', ()),
+    'gevent': ('gevent = 20\ngevent-early-monkey-patch = true\n', ('gevent_python3',)),
+}
+
+
+@pytest.mark.parametrize('mode', MODES)
+def test_a_frozen_redis_holds_up_neither_a_view_for_long_nor_others_at_all(start, own_redis, mode):
+    options, plugins = MODES[mode]
+    made = start(f'wsredis-redis-url = {own_redis.url}\n{options}', plugins=plugins, workers=1)
+    headers = {'Cookie': log_in(made)}
+    assert made.get('/say/lobby/', headers=headers).status == 200
+    own_redis.process.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    with ThreadPoolExecutor(3) as pool:
+        saying = [pool.submit(made.get, '/say/lobby/', headers=headers) for _ in range(3)]
+        others = 0
+        while not all(done.done() for done in saying):
+            asked = time.monotonic()
+            assert made.get('/', headers=headers).status == 200
+            assert time.monotonic() - asked < 2
+            others += 1
+        assert [done.result().status for done in saying] == [500] * 3
+    # Three seconds are what a message is given at most; the rest is for a busy machine.
+    assert time.monotonic() - began < 6 and others > 3
+    assert 'NotReachable' in made.log()
+    own_redis.process.send_signal(signal.SIGCONT)
+    assert made.get('/say/lobby/', headers=headers).status == 200
