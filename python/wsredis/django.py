@@ -18,7 +18,7 @@ import functools
 import inspect
 import json
 from collections.abc import Awaitable, Iterable
-from typing import Any, Callable
+from typing import Any, Callable, TypeVar, overload
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.conf import settings
@@ -53,6 +53,18 @@ __all__ = [
 ]
 
 # ---- views ----
+
+
+# A view stays what it is to a type checker.
+View = TypeVar("View", bound=Callable[..., Any])
+
+
+@overload
+def websocket(view: View, *, anonymous: bool = ...) -> View: ...
+
+
+@overload
+def websocket(view: None = None, *, anonymous: bool = ...) -> Callable[[View], View]: ...
 
 
 def websocket(view: Callable[..., Any] | None = None, *, anonymous: bool = False) -> Any:
