@@ -88,6 +88,9 @@ choose_autobahn() {
 
 pytest=("$deps/venv/bin/python" -m pytest -p no_skips -p no:cacheprovider -ra)
 
+# What depends on Django's version.
+django_tests=(python/tests/test_{django,django_publish,middleware,checks,testing,runserver,rest_framework,publish}.py)
+
 [ $# -gt 0 ] || set -- rust uwsgi conformance python browser costs fuzz install
 for name in "$@"; do
     case $name in
@@ -110,7 +113,16 @@ for name in "$@"; do
         build_programs
         suite soak 14400 "${pytest[@]}" -s tests/uwsgi/soak
         ;;
-    python) suite python 180 "${pytest[@]}" python/tests ;;
+    python)
+        suite python 240 "${pytest[@]}" python/tests
+        for django in 4.2 newest; do
+            if [ -e "$deps/django-$django/skipped" ]; then
+                results+=("python: Django $django SKIPPED: $(cat "$deps/django-$django/skipped")")
+            else
+                suite "python, Django $django" 180 "$deps/django-$django/bin/python" "${pytest[@]:1}" "${django_tests[@]}"
+            fi
+        done
+        ;;
     browser)
         mkdir -p "$(dirname "$WSREDIS_PLUGIN")"
         OUT=$WSREDIS_PLUGIN uwsgi-plugin/build.sh "$WSREDIS_UWSGI"

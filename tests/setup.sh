@@ -25,7 +25,9 @@ test_packages=(uwsgi-plugin-gevent-python3 uwsgi-plugin-greenlet-python3 python3
     nginx openssl pkg-config chromium strace valgrind faketime iproute2)
 
 run_wheels=(django==5.2.* redis==8.*)
-test_wheels=(pytest==9.* websockets==17.* wsproto==1.* playwright==1.*)
+# What the Python package is tested with in every Django.
+package_wheels=(pytest==9.* pytest-xdist==3.* hypothesis==6.* djangorestframework==3.* flask==3.*)
+test_wheels=("${package_wheels[@]}" websockets==17.* wsproto==1.* playwright==1.* gevent==26.* mypy==2.* wheel==0.*)
 pip_uwsgi=uwsgi==2.0.31
 
 fail() {
@@ -85,6 +87,22 @@ need_venv() {
     for wheel in "${missing[@]}"; do
         touch "$venv/.has-$wheel"
     done
+}
+
+# The newest Django that pip has for the newest Python that is here, in .deps/django-newest. Debian 12's own Python is too
+# old for it: where there is no other, this says so and succeeds, and so does the suite that would need it.
+need_newest_django() {
+    local version newer
+    for version in 3.14 3.13 3.12; do
+        for newer in "$(command -v "python$version")" "$(pyenv prefix "$(pyenv latest "$version")")/bin/python"; do
+            "$newer" -c 'import ensurepip, venv' || continue
+            python=$newer need_venv django-newest 'django>=6' redis==8.* "${package_wheels[@]}" 2>&3
+            return
+        done
+    done 3>&2 2>/dev/null
+    mkdir -p "$deps/django-newest"
+    echo "there is no Python 3.12 or newer" >"$deps/django-newest/skipped"
+    echo "setup: the newest Django can NOT be tested: there is no Python 3.12 or newer" >&2
 }
 
 # need_pip_uwsgi NAME ROUTING [PROFILE]: pip's uWSGI, compiled into .deps/NAME. Never from pip's cache: it may hold one that
@@ -170,6 +188,9 @@ test)
     need_rust
     need_packages "${build_packages[@]}" "${run_packages[@]}" "${redis_packages[@]}" "${test_packages[@]}"
     need_venv venv "${run_wheels[@]}" "${test_wheels[@]}"
+    # The oldest that is supported, with the oldest redis-py.
+    need_venv django-4.2 django==4.2.* redis==5.* "${package_wheels[@]}"
+    need_newest_django
     need_pip_uwsgi uwsgi yes
     need_pip_uwsgi uwsgi-plain no 'pcre=false;routing=false'
     tests/conformance/install.sh

@@ -4,9 +4,48 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 import pytest
 from redis_process import Redis
+
+
+# Installed, the package brings it by itself.
+pytest_plugins = ["wsredis.pytest_plugin"]
+
+ROOT = Path(__file__).resolve().parents[2]
+LIBRARY = os.environ.get("WSREDIS_LIBRARY") or str(ROOT / "target/release/libwsredis.so")
+
+
+@pytest.fixture(scope="session")
+def tables() -> None:
+    """Django's tables, in memory."""
+    from django.core.management import call_command
+
+    call_command("migrate", run_syncdb=True, verbosity=0)
+
+
+@pytest.fixture
+def ann(tables: None) -> Iterator[Any]:
+    """The client of a user who is logged in; `ann.user` is the user."""
+    from django.contrib.auth.models import User
+    from django.test import Client
+
+    client = Client()
+    client.user = User.objects.create_user("ann", password="pw")
+    client.force_login(client.user)
+    yield client
+    client.user.delete()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Any:
+    """A Django site with a manage.py."""
+    from django_site import Site
+
+    return Site(tmp_path)
 
 
 @pytest.fixture
@@ -20,6 +59,7 @@ def redis_server() -> Iterator[Redis]:
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("WSREDIS_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("WSREDIS_LIBRARY", LIBRARY)
 
 
 @pytest.fixture
@@ -42,6 +82,7 @@ def pytest_configure() -> None:
             "django.contrib.auth",
             "django.contrib.contenttypes",
             "django.contrib.sessions",
+            *(["rest_framework"] if find_spec("rest_framework") else []),
             "wsredis",
         ],
         MIDDLEWARE=[
@@ -62,7 +103,13 @@ def pytest_configure() -> None:
             "django.middleware.clickjacking.XFrameOptionsMiddleware",
             "django.middleware.cache.FetchFromCacheMiddleware",
         ],
-        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+        # A name, so that the threads of async views see the same one.
+        DATABASES={
+            "default": {
+                "ENGINE": "django.db.backends.sqlite3",
+                "NAME": "file:wsredis?mode=memory&cache=shared",
+            }
+        },
         CSRF_TRUSTED_ORIGINS=["https://trusted.example", "https://*.wild.example"],
         STATIC_URL="/static/",
         USE_TZ=True,

@@ -13,6 +13,8 @@ import time
 
 import pytest
 
+redis = pytest.importorskip("redis", reason="redis-py is not installed: publishing is NOT tested")
+
 
 class Redis:
     """A redis-server of one test; `url` is where it listens."""
@@ -28,6 +30,7 @@ class Redis:
         command = [binary, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
         self.process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL)
         wait_until(self._listens)
+        self.client = redis.Redis(port=self.port)
 
     def _listens(self) -> bool:
         with socket.socket() as probe:
@@ -36,8 +39,12 @@ class Redis:
     def freeze(self) -> None:
         self.process.send_signal(signal.SIGSTOP)
 
-    def stop(self) -> None:
+    def thaw(self) -> None:
         self.process.send_signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        self.client.close()
+        self.thaw()
         self.process.terminate()
         self.process.wait()
 

@@ -2,44 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from datetime import date
 
 import pytest
 
 pytest.importorskip("django", reason="Django is not installed: wsredis.django is NOT tested")
 
-import wsredis  # noqa: E402
-from django.contrib.auth.models import AnonymousUser, User  # noqa: E402
+from asgiref.sync import sync_to_async  # noqa: E402
+from django.contrib.auth.models import AnonymousUser  # noqa: E402
 from django.contrib.staticfiles import finders  # noqa: E402
 from django.core.exceptions import ImproperlyConfigured  # noqa: E402
-from django.core.management import call_command  # noqa: E402
-from django.db import connection, transaction  # noqa: E402
 from django.http import HttpResponse  # noqa: E402
-from django.test import Client, RequestFactory, override_settings  # noqa: E402
-from wsredis import _publish  # noqa: E402
-from wsredis.django import (  # noqa: E402
-    WebSocketGrant,
-    publish,
-    publish_on_commit,
-    session_digest,
-    websocket,
-)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tables():
-    call_command("migrate", run_syncdb=True, verbosity=0)
-
-
-@pytest.fixture
-def ann():
-    user = User.objects.create_user("ann", password="pw")
-    client = Client()
-    client.force_login(user)
-    client.user = user
-    yield client
-    user.delete()
+from django.test import AsyncClient, Client, RequestFactory  # noqa: E402
+from django.urls import resolve  # noqa: E402
+from django.utils.decorators import method_decorator  # noqa: E402
+from django.views.generic import View  # noqa: E402
+from wsredis.django import WebSocketGrant, session_digest, websocket  # noqa: E402
 
 
 def granted(response) -> dict:
@@ -47,8 +26,13 @@ def granted(response) -> dict:
     return json.loads(response["WSRedis-Grant"])
 
 
-def test_a_user_is_granted_what_the_view_says(plugin, ann):
-    grant = granted(ann.get("/room/lobby/"))
+# The same room as a function and as a class, each sync and async.
+ROOMS = ["room", "async-room", "class-room", "async-class-room"]
+
+
+@pytest.mark.parametrize("kind", ROOMS)
+def test_a_user_is_granted_what_the_view_says(plugin, ann, kind):
+    grant = granted(ann.get(f"/{kind}/lobby/"))
     session = grant.pop("session")
     assert grant == {
         "subscribe": ["room:lobby"],
@@ -67,24 +51,48 @@ def test_the_same_session_has_the_same_digest_and_another_one_another(plugin, an
     assert granted(other.get("/room/a/"))["session"] != first
 
 
-def test_an_anonymous_user_is_told_401_and_not_sent_to_a_login_page(plugin):
-    response = Client().get("/room/lobby/")
+@pytest.mark.parametrize("kind", ROOMS)
+def test_an_anonymous_user_is_told_401_and_not_sent_to_a_login_page(plugin, tables, kind):
+    response = Client().get(f"/{kind}/lobby/")
     assert response.status_code == 401 and "WSRedis-Grant" not in response
 
 
-def test_a_view_may_let_anonymous_users_in(plugin):
-    assert granted(Client().get("/news/")) == {"subscribe": ["news"]}
+@pytest.mark.parametrize("path", ["news", "class-news"])
+def test_a_view_may_let_anonymous_users_in(plugin, tables, path):
+    assert granted(Client().get(f"/{path}/")) == {"subscribe": ["news"]}
 
 
-def test_the_views_no_stays_the_views(plugin, ann):
-    assert ann.get("/room/closed/").status_code == 403
+@pytest.mark.parametrize("kind", ROOMS)
+def test_a_websocket_view_is_never_cached_and_is_let_through_to_its_401(plugin, tables, kind):
+    response = Client().get(f"/{kind}/lobby/")
+    assert "no-store" in response["Cache-Control"]
+    view = resolve(f"/{kind}/lobby/").func
+    assert view.login_required is False and view.websocket is view
+
+
+def test_an_async_view_is_served_by_an_async_handler_too(plugin, ann):
+    async def ask():
+        client = AsyncClient()
+        await sync_to_async(client.force_login)(ann.user)
+        return await client.get("/async-room/lobby/")
+
+    assert granted(asyncio.run(ask()))["sender"] == {"user": "ann"}
+
+
+@pytest.mark.parametrize("kind", ROOMS)
+def test_the_views_no_stays_the_views(plugin, ann, kind):
+    assert ann.get(f"/{kind}/closed/").status_code == 403
+
+
+def test_a_long_no_stays_the_views(plugin, tables):
     response = Client().get("/long-no/", headers={"accept-encoding": "gzip"})
     assert response.status_code == 403
 
 
+@pytest.mark.parametrize("kind", ROOMS)
 @pytest.mark.parametrize("method", ["post", "put", "head", "options", "delete"])
-def test_only_get_reaches_the_view(plugin, ann, method):
-    response = getattr(ann, method)("/room/lobby/")
+def test_only_get_reaches_the_view(plugin, ann, method, kind):
+    response = getattr(ann, method)(f"/{kind}/lobby/")
     assert response.status_code == 405 and "WSRedis-Grant" not in response
 
 
@@ -165,63 +173,30 @@ def test_a_site_without_users_is_told_what_to_do():
         view(RequestFactory().get("/"))
 
 
-def test_an_async_view_is_refused_where_it_is_written():
-    async def view(request):
-        return HttpResponse()
+def test_a_class_is_refused_where_it_is_written():
+    with pytest.raises(TypeError, match="WebSocketMixin.*as_view"):
 
-    with pytest.raises(TypeError, match="async"):
-        websocket(view)
+        @websocket
+        class Room(View):
+            pass
+
+
+def test_a_method_decorator_is_fine_and_where_it_is_not_it_says_so(plugin):
+    @method_decorator(websocket(anonymous=True), name="dispatch")
+    class News(View):
+        def get(self, request):
+            return WebSocketGrant(request, subscribe=["news"])
+
+    @method_decorator(websocket(anonymous=True), name="dispatch")
+    class AsyncNews(View):
+        async def get(self, request):
+            return WebSocketGrant(request, subscribe=["news"])
+
+    request = RequestFactory().get("/")
+    assert granted(News.as_view()(request)) == {"subscribe": ["news"]}
+    with pytest.raises(TypeError, match="WebSocketMixin"):
+        AsyncNews.as_view()(request)
 
 
 def test_the_browsers_script_is_a_static_file_of_the_app():
     assert finders.find("wsredis/wsredis.js")
-
-
-@pytest.fixture
-def published(monkeypatch):
-    sent: list[tuple] = []
-    monkeypatch.setattr(_publish, "_publish_redis", lambda *message: sent.append(message))
-    return sent
-
-
-@override_settings(WSREDIS_REDIS_URL="redis://a", WSREDIS_CHANNEL_PREFIX="p:")
-def test_publish_reads_the_settings(published):
-    publish("news", {"day": date(2026, 1, 2)})
-    assert published == [("redis://a", "p:news", b'{"day": "2026-01-02"}')]
-
-
-def test_publish_reads_the_environment_where_no_setting_is(published, monkeypatch):
-    monkeypatch.setenv("WSREDIS_REDIS_URL", "redis://b")
-    publish("news", "x")
-    assert published == [("redis://b", "news", b"x")]
-
-
-def test_publish_without_a_broker_is_no_silence():
-    with pytest.raises(wsredis.NotReachable):
-        publish("news", "x")
-
-
-@override_settings(WSREDIS_REDIS_URL="redis://a")
-def test_on_commit_publishes_what_the_message_was_then_and_only_after_the_commit(published):
-    message = {"n": 1}
-    with transaction.atomic():
-        publish_on_commit("news", message)
-        message["n"] = 2
-        assert published == []
-    assert published == [("redis://a", "news", b'{"n": 1}')]
-
-
-@override_settings(WSREDIS_REDIS_URL="redis://a")
-def test_on_commit_publishes_nothing_after_a_rollback(published):
-    with pytest.raises(ZeroDivisionError), transaction.atomic():
-        publish_on_commit("news", "x")
-        raise ZeroDivisionError
-    assert published == [] and connection.get_autocommit()
-
-
-def test_on_commit_refuses_at_once_what_it_could_never_publish(published):
-    with transaction.atomic():
-        with pytest.raises(ValueError):
-            publish_on_commit("__news", "x")
-        with pytest.raises(TypeError):
-            publish_on_commit("news", {"a": object()})

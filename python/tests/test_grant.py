@@ -168,6 +168,15 @@ def test_wsgi_grants_nothing_to_a_post(plugin):
     assert answer.status.startswith("405 ") and "WSRedis-Grant" not in answer.headers
 
 
+def test_an_answer_is_what_flask_takes(plugin, monkeypatch):
+    body, status, headers = wsredis.answer(subscribe=["news"])
+    assert (body, status) == ("", 200)
+    assert headers == {"WSRedis-Grant": '{"subscribe":["news"]}', "Cache-Control": "no-store"}
+    monkeypatch.delenv("WSREDIS_VERSION")
+    body, status, headers = wsredis.answer(subscribe=["news"])
+    assert status == 501 and "need-plugin" in body and "WSRedis-Grant" not in headers
+
+
 def test_wsgi_refuses_a_bad_grant_with_and_without_the_plugin(monkeypatch):
     with pytest.raises(ValueError):
         Answer(subscribe="news")

@@ -2,20 +2,29 @@
 
 A view answers a websocket handshake with a *grant*; the uWSGI plugin hands the socket to the
 engine, and this process never sees it again. ``wsredis.django`` has the same for Django.
-This package opens no socket but the one to Redis, starts no thread, and imports no framework.
+``wsredis.testing`` is for a site's own tests. Imported, this package opens no socket, starts no
+thread, and imports no framework.
 """
 
-from ._grant import GRANT_HEADER, grant, plugin_version, wsgi_grant
-from ._publish import NotReachable, PublishError, publish
+from ._broker import NotReachable, PublishError
+from ._grant import GRANT_HEADER, answer, grant, plugin_version, wsgi_grant
+from ._names import EVERYONE, group_channel, user_channel
+from ._publish import apublish, publish, publish_many
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "EVERYONE",
     "GRANT_HEADER",
     "NotReachable",
     "PublishError",
+    "answer",
+    "apublish",
     "grant",
+    "group_channel",
     "plugin_version",
     "publish",
+    "publish_many",
+    "user_channel",
     "wsgi_grant",
 ]

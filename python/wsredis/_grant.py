@@ -21,7 +21,9 @@ GRANT_HEADER = "WSRedis-Grant"
 NO_PLUGIN = (
     "This process does not run under uWSGI with the wsredis plugin: it cannot hold websockets.\n"
     "Cure: start it with uWSGI and need-plugin = /path/to/wsredis_plugin.so (need-plugin stops\n"
-    "uWSGI where the plugin cannot be loaded; plugin would go on without it).\n"
+    "uWSGI where the plugin cannot be loaded; plugin would go on without it). On your own machine\n"
+    "./manage.py runserver does it too, with 'wsredis' in INSTALLED_APPS and libwsredis.so where\n"
+    "the loader or WSREDIS_LIBRARY finds it; in tests, wsredis.testing.\n"
 )
 
 # The engine's limits, in bytes: over them a grant is refused there, so it is refused here.
@@ -115,32 +117,30 @@ def grant(
 def wsgi_grant(
     environ: Mapping[str, Any], start_response: Callable[..., Any], **fields: Any
 ) -> list[bytes]:
-    """Answers a handshake with ``grant(**fields)``: ``return wsgi_grant(environ, start_response,
-    subscribe=["news"])``.
-
-    Where the plugin is not loaded the answer is 501 with the cure, and the grant, which may say
-    more than a browser should know, stays here.
-    """
+    """Answers a handshake with `answer`: ``return wsgi_grant(environ, start_response,
+    subscribe=["news"])``. Other methods than GET get 405."""
     if environ["REQUEST_METHOD"] != "GET":
         start_response("405 Method Not Allowed", [("Allow", "GET"), ("Content-Length", "0")])
         return []
+    body, status, headers = answer(**fields)
+    text = body.encode()
+    said = {200: "200 OK", 501: "501 Not Implemented"}[status]
+    start_response(said, [*headers.items(), ("Content-Length", str(len(text)))])
+    return [text] if text else []
+
+
+def answer(**fields: Any) -> tuple[str, int, dict[str, str]]:
+    """Body, status and headers of an answer with ``grant(**fields)``, in the order in which Flask
+    takes them: ``return wsredis.answer(subscribe=["news"])``.
+
+    Where the plugin is not loaded it is a 501 with the cure, and the grant, which may say more than
+    a browser should know, stays here.
+    """
     value = grant(**fields)
     if plugin_version() is None:
-        body = NO_PLUGIN.encode()
-        start_response(
-            "501 Not Implemented",
-            [
-                ("Content-Type", "text/plain; charset=utf-8"),
-                ("Content-Length", str(len(body))),
-                ("Cache-Control", "no-store"),
-            ],
-        )
-        return [body]
-    start_response(
-        "200 OK",
-        [(GRANT_HEADER, value), ("Content-Length", "0"), ("Cache-Control", "no-store")],
-    )
-    return []
+        kind = "text/plain; charset=utf-8"
+        return NO_PLUGIN, 501, {"Content-Type": kind, "Cache-Control": "no-store"}
+    return "", 200, {GRANT_HEADER: value, "Cache-Control": "no-store"}
 
 
 def _channels(field: str, value: Iterable[str]) -> list[str]:

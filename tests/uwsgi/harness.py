@@ -121,6 +121,9 @@ class Binary:
 class Site:
     """One uWSGI with the plugin."""
 
+    # The path that says whether the app is there, and what it is answered with.
+    ASKED = '/', (200,)
+
     def __init__(
         self,
         folder,
@@ -166,7 +169,8 @@ class Site:
     def answers(self):
         assert self.process.poll() is None, self.log()
         try:
-            return self.get('/', timeout=1).status == 200
+            path, statuses = self.ASKED
+            return self.get(path, timeout=1).status in statuses
         except OSError:
             return False
 
@@ -202,11 +206,11 @@ class Site:
 
         return eventually(seen, f'{line.pattern!r} in the log:\n{self.log()}')
 
-    def get(self, path, method='GET', headers=None, timeout=DEADLINE):
+    def get(self, path, method='GET', headers=None, timeout=DEADLINE, body=None):
         """An ordinary request."""
         connection = http.client.HTTPConnection('127.0.0.1', self.port, timeout=timeout)
         with contextlib.closing(connection):
-            connection.request(method, path, headers=headers or {})
+            connection.request(method, path, body, headers or {})
             response = connection.getresponse()
             response.text = response.read().decode('latin-1')
             return response
