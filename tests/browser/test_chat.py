@@ -7,6 +7,7 @@ that runs the tests), WSREDIS_SCREENSHOTS (where the pictures go; default: a tem
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -90,11 +91,12 @@ class Chat:
     def keepers(self) -> list[int]:
         """Its folder is among its arguments."""
         folder = self.environment["TMPDIR"].encode()
-        return [
-            int(arguments.parent.name)
-            for arguments in Path("/proc").glob("[0-9]*/cmdline")
-            if folder in arguments.read_bytes()
-        ]
+        found = []
+        for arguments in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):  # It has ended meanwhile.
+                if folder in arguments.read_bytes():
+                    found.append(int(arguments.parent.name))
+        return found
 
     def end(self, how: signal.Signals) -> None:
         if how == signal.SIGKILL:
