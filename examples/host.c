@@ -34,7 +34,7 @@ enum { HEAD_SIZE = 16384, HEADERS = 100, REQUESTS = 1000, STOP_MS = 2000 };
 struct request {
     struct request *before, *next;
     long until; /* Its time is up. */
-    int fd, is_answered;
+    int fd, is_answered, is_watched;
     char address[INET_ADDRSTRLEN];
     size_t len;
     char head[HEAD_SIZE + 1];
@@ -78,6 +78,16 @@ static void drop(struct request *request) {
     close(request->fd); /* epoll forgets it, too. */
     request->fd = -1;
     move(request, &unused);
+}
+
+/* Lets epoll tell of what comes. */
+static void watch(struct request *request) {
+    struct epoll_event readable = {.events = EPOLLIN, .data.ptr = request};
+    if (request->is_watched)
+        return;
+    request->is_watched = 1;
+    if (epoll_ctl(poller, EPOLL_CTL_ADD, request->fd, &readable))
+        drop(request);
 }
 
 /* Sends an answer that is no 101. So few bytes always fit a new connection. To close one that has
@@ -189,16 +199,17 @@ static void serve(struct request *request, char *leftover) {
     adoption.leftover_len = request->len - (size_t)(leftover - request->head);
     adoption.remote_address = request->address;
     adoption.remote_address_len = strlen(request->address);
-    epoll_ctl(poller, EPOLL_CTL_DEL, request->fd, NULL); /* While it is still ours. */
+    if (request->is_watched)
+        epoll_ctl(poller, EPOLL_CTL_DEL, request->fd, NULL); /* While it is still ours. */
+    request->is_watched = 0;
     if (wsredis_engine_adopt(engine, &adoption) == WSREDIS_STATUS_OK) {
         request->fd = -1; /* The engine may have closed it by now; it has copied the rest. */
         move(request, &unused);
         return;
     }
     report("adopt"); /* fd is still ours, and still a request without an answer. */
-    struct epoll_event readable = {.events = EPOLLIN, .data.ptr = request};
-    epoll_ctl(poller, EPOLL_CTL_ADD, request->fd, &readable);
     refuse(request, 503);
+    watch(request);
 }
 
 /* Reads once what has come. However it is cut, each byte is looked at a fixed number of times. */
@@ -244,13 +255,14 @@ static void accept_request(void) {
         drop(oldest);
     }
     struct request *request = unused.before; /* The memory that was used last. */
-    request->fd = fd, request->is_answered = 0, request->len = 0;
+    request->fd = fd, request->len = 0;
+    request->is_answered = request->is_watched = 0;
     request->until = now + handshake_ms;
     inet_ntop(AF_INET, &peer.sin_addr, request->address, sizeof request->address);
     move(request, &waiting);
-    struct epoll_event readable = {.events = EPOLLIN, .data.ptr = request};
-    if (epoll_ctl(poller, EPOLL_CTL_ADD, fd, &readable))
-        drop(request);
+    read_request(request); /* Mostly it is there. */
+    if (request->fd >= 0)
+        watch(request);
 }
 
 /* Is it a signal to end? */

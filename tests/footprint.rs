@@ -65,16 +65,16 @@ fn bytes_each(what: &str, address: &str, grant: impl Fn(usize) -> String) -> i64
 fn an_idle_socket_takes_little_memory() {
     let grant = |_| r#"{"subscribe":["news"],"publish":["elsewhere"]}"#.into();
     let bytes = bytes_each("one channel, all the same", "192.168.100.100", grant);
-    assert!(bytes <= 190, "{bytes} bytes");
+    assert!(bytes <= 188, "{bytes} bytes");
 
     let grant = |i| {
         let rights = r#""subscribe":["news"],"publish":["elsewhere"]"#;
         format!(r#"{{{rights},"user":"{i}","session":"{i:032x}"}}"#)
     };
     let bytes = bytes_each("one channel, users with sessions", "192.168.100.100", grant);
-    assert!(bytes <= 250, "{bytes} bytes");
+    assert!(bytes <= 255, "{bytes} bytes");
 
     let grant = |i| format!(r#"{{"subscribe":["channel:{i}"],"publish":["channel:{i}"]}}"#);
     let bytes = bytes_each("a channel for each", "192.168.100.100", grant);
-    assert!(bytes <= 540, "{bytes} bytes");
+    assert!(bytes <= 536, "{bytes} bytes");
 }

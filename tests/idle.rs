@@ -38,7 +38,7 @@ fn idle_sockets_cost_nothing_and_those_that_went_leave_nothing() {
         "{bytes} bytes of user memory for each idle socket with three channels, both ends' structs"
     );
     println!("{} bytes by the engine's own count", bench.stat("socket_bytes") / SOCKETS as u64);
-    assert!(bytes <= 1024, "{bytes} bytes");
+    assert!(bytes <= 512, "{bytes} bytes");
 
     let (cpu, woken) = loops_cpu();
     let begin = Instant::now();

@@ -165,7 +165,7 @@ impl Socket {
         (self.fd, state)
     }
 
-    /// A socket that goes on where the exported one was; `share` finds others of equal rights. What
+    /// A socket that goes on where the exported one was; `share` finds its rights among those of others. What
     /// it hears, its input and its gap are its loop's to see to.
     pub fn import(
         fd: OwnedFd,
@@ -181,13 +181,15 @@ impl Socket {
             session: session.as_deref(),
             address,
         });
-        let rights = share(Rights {
+        let rights = Rights {
             publish: publish.iter().map(|name| Rc::from(&**name)).collect(),
             echo: state.rights.echo,
             mirror: state.rights.mirror,
             latest: state.rights.latest,
             heartbeat: state.rights.heartbeat,
-        });
+        };
+        // Who has no seat gives none back, nor rights.
+        let rights = if state.admitted { share(rights) } else { Rc::new(rights) };
         let begun = state.begun_ago.map(|ago| now.saturating_sub(ago));
         let rare = state.pong.map(|pong| Rare { pong: Some(pong), ..Rare::default() });
         let heard_ago = state.pinged_ago.unwrap_or(state.heard_ago);

@@ -2,11 +2,11 @@
 //! that answers it.
 //!
 //! Called by whoever parsed the HTTP request, on any thread, before anything is written: it judges
-//! and builds bytes and never sends them. The version, key and accept value are tungstenite's; it
-//! looks at the first line of a header only, so lines are counted and joined here.
+//! and builds bytes and never sends them. The accept value is tungstenite's. It would look at the
+//! first line of a header only, so lines are counted and joined here.
 
-use tungstenite::handshake::server::create_response;
-use tungstenite::http;
+use data_encoding::BASE64;
+use tungstenite::handshake::derive_accept_key;
 
 use super::deflate::{self, Agreed, Window};
 use super::envelope;
@@ -213,20 +213,10 @@ fn upgrade(request: &Request<'_>) -> Refused<String> {
     {
         return malformed("an upgrade with a body");
     }
-    let key = lines.first("Sec-WebSocket-Key").unwrap_or_default();
-    // The lines that tungstenite would find only in their plainest form were judged above.
-    let parsed = http::Request::builder()
-        .header("Connection", "Upgrade")
-        .header("Upgrade", "websocket")
-        .header("Sec-WebSocket-Version", "13")
-        .header("Sec-WebSocket-Key", key)
-        .body(());
-    let response = parsed.ok().and_then(|request| create_response(&request).ok());
-    let accept = response
-        .as_ref()
-        .and_then(|response| response.headers().get("Sec-WebSocket-Accept")?.to_str().ok());
-    match accept {
-        Some(accept) => Ok(accept.into()),
+    let is_nonce =
+        |key: &&[u8]| key.len() == 24 && BASE64.decode(key).is_ok_and(|nonce| nonce.len() == 16);
+    match lines.first("Sec-WebSocket-Key").filter(is_nonce) {
+        Some(key) => Ok(derive_accept_key(key)),
         None => malformed("Sec-WebSocket-Key is not 16 bytes in base64"),
     }
 }
