@@ -43,8 +43,8 @@ struct request {
 _Static_assert(sizeof(struct request) < 20 * 1024, "what a connection may cost");
 
 static struct request requests[REQUESTS];
-static struct request unused = {&unused, &unused, 0, 0, 0, "", 0, ""};
-static struct request waiting = {&waiting, &waiting, 0, 0, 0, "", 0, ""}; /* The oldest is first. */
+static struct request unused = {.before = &unused, .next = &unused};
+static struct request waiting = {.before = &waiting, .next = &waiting}; /* The oldest is first. */
 static wsredis_config *config;
 static wsredis_engine *engine;
 static int listener, signals, poller;

@@ -5,14 +5,9 @@ Each is the difference between two loads, of which one has twice as many message
 handshake costs, is in both."""
 
 import re
-import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / 'benches' / 'compare'), str(ROOT / 'tests' / 'uwsgi')]
 
 import measure
 import process
