@@ -45,6 +45,7 @@ _Static_assert(sizeof(struct request) < 20 * 1024, "what a connection may cost")
 static struct request requests[REQUESTS];
 static struct request unused = {.before = &unused, .next = &unused};
 static struct request waiting = {.before = &waiting, .next = &waiting}; /* The oldest is first. */
+static struct request *newest; /* Accepted in this turn, and not read yet. */
 static wsredis_config *config;
 static wsredis_engine *engine;
 static int listener, signals, poller;
@@ -260,7 +261,15 @@ static void accept_request(void) {
     request->until = now + handshake_ms;
     inet_ntop(AF_INET, &peer.sin_addr, request->address, sizeof request->address);
     move(request, &waiting);
-    read_request(request); /* Mostly it is there. */
+    newest = request;
+}
+
+/* Reads one that was accepted a moment ago: by now its request is mostly there, and epoll need not
+   be asked to tell of it. */
+static void read_newcomer(struct request *request) {
+    if (request->fd < 0 || request->is_watched)
+        return;
+    read_request(request);
     if (request->fd >= 0)
         watch(request);
 }
@@ -295,7 +304,10 @@ static void serve_all(void) {
                 refuse(waiting.next, 408);
             continue;
         }
-        int count = epoll_wait(poller, events, sizeof events / sizeof *events, (int)wait);
+        struct request *newcomer = newest;
+        int count = epoll_wait(poller, events, sizeof events / sizeof *events,
+                               newcomer ? 0 : (int)wait);
+        newest = NULL;
         look_at_clock();
         for (int i = 0; i < count; i++) {
             struct request *request = events[i].data.ptr;
@@ -307,6 +319,8 @@ static void serve_all(void) {
             } else if (request->fd >= 0) /* Not dropped, for another one, in this very turn. */
                 read_request(request);
         }
+        if (newcomer && newcomer != newest) /* Not dropped for one that is newer. */
+            read_newcomer(newcomer);
     }
 }
 

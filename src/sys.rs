@@ -71,18 +71,22 @@ fn set_option<T>(fd: RawFd, level: c_int, name: c_int, value: &T) -> io::Result<
 pub fn check_stream_socket(fd: RawFd) -> Result<()> {
     let wrong = |what: &str| Error::new(Kind::Fd, format!("fd {fd} {what}"));
     let option = |name| get_option::<c_int>(fd, SOL_SOCKET, name);
-    match option(libc::SO_TYPE) {
-        Ok(libc::SOCK_STREAM) => {}
-        Ok(_) => return Err(wrong("is not a stream socket")),
-        Err(error) => return Err(wrong(&format!("is not a socket: {error}"))),
+    // That answers two questions at once.
+    if !option(libc::SO_PROTOCOL).is_ok_and(|protocol| protocol == libc::IPPROTO_TCP) {
+        match option(libc::SO_TYPE) {
+            Ok(libc::SOCK_STREAM) => {}
+            Ok(_) => return Err(wrong("is not a stream socket")),
+            Err(error) => return Err(wrong(&format!("is not a socket: {error}"))),
+        }
+        match option(libc::SO_DOMAIN) {
+            Ok(libc::AF_INET | libc::AF_INET6 | libc::AF_UNIX) => {}
+            _ => return Err(wrong("is neither TCP nor AF_UNIX")),
+        }
     }
     if option(libc::SO_ACCEPTCONN).is_ok_and(|listens| listens != 0) {
         return Err(wrong("is a listening socket"));
     }
-    match option(libc::SO_DOMAIN) {
-        Ok(libc::AF_INET | libc::AF_INET6 | libc::AF_UNIX) => Ok(()),
-        _ => Err(wrong("is neither TCP nor AF_UNIX")),
-    }
+    Ok(())
 }
 
 /// Takes `fd` into ownership: nothing else may close it or use it from here on.

@@ -95,7 +95,8 @@ need_newest_django() {
     local version newer
     for version in 3.14 3.13 3.12; do
         for newer in "$(command -v "python$version")" "$(pyenv prefix "$(pyenv latest "$version")")/bin/python"; do
-            "$newer" -c 'import ensurepip, venv' || continue
+            # What pyenv names for a version that it does not have is another one.
+            "$newer" -c 'import ensurepip, venv, sys; sys.exit(sys.version_info < (3, 12))' || continue
             python=$newer need_venv django-newest 'django>=6' redis==8.* "${package_wheels[@]}" 2>&3
             return
         done
