@@ -30,7 +30,7 @@ def nchan(at):
 
 def uwsgi_gevent(at):
     return [
-        *('env', f'REDIS_PORT={at.redis.port}', '/usr/bin/uwsgi'),
+        '/usr/bin/uwsgi',
         # Not as a virtualenv: gevent is Debian's.
         *('--plugin', 'python3,gevent_python3', '--pythonpath', next(VENV.glob('lib/python3*/site-packages'))),
         *('--http-socket', f'127.0.0.1:{at.port}', '--gevent', '9950', '--listen', '4096'),
@@ -39,7 +39,11 @@ def uwsgi_gevent(at):
     ]
 
 
-NODE = {'NODE_PATH': str(ROOT / '.deps' / 'node' / 'node_modules')}
+def redis_port(at):
+    return {'REDIS_PORT': str(at.redis.port)}
+
+
+NODE = {'environment': lambda at: {'NODE_PATH': str(ROOT / '.deps' / 'node' / 'node_modules')}}
 SOCKET_IO = {
     'room': '/socket.io/?EIO=4&transport=websocket&room=',
     'hello': '40',
@@ -50,11 +54,11 @@ SOCKET_IO = {
 ALL = [
     Server('socketify', 'uWebSockets (socketify)', python('socketify_app.py'), 0.5, SETTLE),
     Server('nchan', 'nchan', nchan, 0.1, SETTLE, hears=False, beside=python('nchan_bridge.py')),
-    Server('ws', 'node ws', node('ws.js'), 0.05, SETTLE, NODE),
-    Server('socket.io', 'Socket.IO', node('socket_io.js'), 0.05, SETTLE | SOCKET_IO, NODE),
+    Server('ws', 'node ws', node('ws.js'), 0.05, SETTLE, **NODE),
+    Server('socket.io', 'Socket.IO', node('socket_io.js'), 0.05, SETTLE | SOCKET_IO, **NODE),
     Server('starlette', 'Starlette, uvicorn', python('starlette_app.py'), 0.03, SETTLE),
     Server('tornado', 'Tornado', python('tornado_app.py'), 0.03, SETTLE),
-    Server('uwsgi-gevent', 'uWSGI and gevent', uwsgi_gevent, 0.02, SETTLE),
+    Server('uwsgi-gevent', 'uWSGI and gevent', uwsgi_gevent, 0.02, SETTLE, redis_port),
 ]
 
 

@@ -73,7 +73,7 @@ ALL = [
         'inbound-drop',
         'inbound, dropped, as fast as it is taken',
         'speak',
-        SPEAK | dict(room='/news/', rate=0, burst=20, messages=3_000_000),
+        SPEAK | dict(room='/news/', rate=0, burst=20, messages=6_000_000),
         servers=OURS,
     ),
     Scenario(

@@ -43,7 +43,8 @@ class Server:
     share: float = 1
     # What the generator has to know.
     options: dict = field(default_factory=dict)
-    environment: dict = field(default_factory=dict)
+    # From a place, too.
+    environment: object = lambda at: {}
     # Whether a browser may say something, which is then dropped.
     hears: bool = True
     # The command of what has to run beside it, with the load.
@@ -65,10 +66,11 @@ def wsredis(name='wsredis', library=LIBRARY, **more):
         for version in ('', '.0', '.1', '.2'):
             (at.folder / f'libwsredis.so{version}').symlink_to(library.resolve())
         keys = KEYS | {'redis-url': at.redis.url} | more
-        environment = f'LD_LIBRARY_PATH={at.folder}'
-        return ['env', environment, BUILT / 'host', at.port, *map('='.join, keys.items())]
+        return [BUILT / 'host', at.port, *map('='.join, keys.items())]
 
-    return Server(name, 'wsredis', command)
+    return Server(
+        name, 'wsredis', command, environment=lambda at: {'LD_LIBRARY_PATH': str(at.folder)}
+    )
 
 
 FLOORS = [
@@ -93,7 +95,7 @@ def running(server, redis, wrapper=()):
         options = {
             'stdout': subprocess.DEVNULL,
             'stderr': errors,
-            'env': {**os.environ, **server.environment},
+            'env': {**os.environ, **server.environment(at)},
         }
         child = process.start([*wrapper, *server.command(at)], process.SERVER_CORE, **options)
         stack.enter_context(process.ended(child))
