@@ -34,7 +34,7 @@ def chosen_servers(chosen, names):
 
 
 def run(chosen, servers, repeats, show=False):
-    """Measures, prints and keeps a scenario. A peer that fails is left out, and that is said."""
+    """Measures and prints a scenario. A peer that fails is left out, and that is said."""
     values = {one.name: [] for one in servers}
     with redis_server.running() as redis:
         for repeat in range(repeats):
@@ -53,6 +53,13 @@ def run(chosen, servers, repeats, show=False):
                 if show:
                     print(one.name, json.dumps(figures), file=sys.stderr, flush=True)
     print(table.of_scenario(chosen, values), flush=True)
+    return values
+
+
+def run_with_peers(chosen, peers, repeats):
+    """The same, with the peers, for the table."""
+    servers = [*chosen_servers(chosen, chosen.servers), *peers]
+    values = run(chosen, servers, repeats)
     results.keep(chosen, values)
     return values
 
@@ -76,12 +83,11 @@ def compare(repeats):
     peers = peer.installed()
     least = set()
     for chosen in [*scenario.ALL, *scenario.BAD]:
-        servers = list(chosen_servers(chosen, chosen.servers))
         if chosen.name in scenario.COMPARED:
-            servers += peers
-        values = run(chosen, servers, repeats)
-        if chosen.name in scenario.COMPARED:
+            values = run_with_peers(chosen, peers, repeats)
             least.add(sum(one.name in values for one in peers))
+        else:
+            run(chosen, list(chosen_servers(chosen, chosen.servers)), repeats)
     tell()
     if min(least) < LEAST_PEERS:
         raise SystemExit(f'only {min(least)} peers could be measured; {LEAST_PEERS} have to')

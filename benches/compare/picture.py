@@ -5,7 +5,7 @@ from html import escape
 
 import table
 
-WIDTH, LABEL, VALUE, ROW, HEAD = 760, 230, 90, 24, 44
+WIDTH, LABEL, VALUE, ROW, HEAD = 800, 280, 90, 24, 44
 
 STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #24292f; }
