@@ -6,7 +6,7 @@ mod util;
 use std::time::{Duration, Instant};
 
 use util::browser::{BINARY, PING, TEXT, frame};
-use util::{Bench, FakeRedis, Offer, wait_until};
+use util::{Bench, FakeRedis, Offer, RealRedis, wait_until};
 
 /// A browser of the grant, after it sent raw bytes and was closed for them.
 #[track_caller]
@@ -175,6 +175,35 @@ fn when_redis_can_not_take_it_the_sender_is_told_to_come_back(loops: usize) {
     assert_eq!((bench.stat("published"), bench.stat("publish_failed")), (2, 1));
 }
 
+/// Redis is slow and not away: nobody is closed, whoever sends more than it takes waits.
+fn while_redis_takes_less_than_comes_the_senders_wait(loops: usize) {
+    const MESSAGES: u64 = 300;
+    let Some(redis) = RealRedis::start() else { return };
+    let settings = [("redis-url", redis.url()), ("publish-queue-limit", "4m".into())];
+    let rates = [("max-message-rate", "0".to_owned())];
+    let settings: Vec<_> =
+        settings.iter().chain(&rates).map(|(key, value)| (*key, value.as_str())).collect();
+    let bench = Bench::new(loops, &settings);
+    let mut browser = bench.open(r#"{"publish":["a"]}"#);
+    browser.write(&frame(BINARY, b"the link is up"));
+    bench.wait_for("published", 1);
+    redis.signal("STOP");
+    let sender = std::thread::spawn(move || {
+        (0..MESSAGES).for_each(|_| browser.write(&frame(BINARY, &[0; 60_000])));
+        browser
+    });
+    wait_until("as much waits as the kernel and the engine take", || {
+        let before = bench.stat("published");
+        std::thread::sleep(Duration::from_millis(300));
+        bench.stat("published") == before && before > 1
+    });
+    assert!(bench.stat("published") < MESSAGES, "it did not have to wait");
+    redis.signal("CONT");
+    bench.wait_for("published", MESSAGES + 1);
+    drop(sender.join().unwrap());
+    assert_eq!((bench.stat("publish_failed"), bench.stat("closed/overloaded")), (0, 0));
+}
+
 fn pings_are_answered_with_their_own_bytes(loops: usize) {
     let bench = Bench::new(loops, &[]);
     let mut browser = bench.open("{}");
@@ -206,5 +235,6 @@ with_one_and_three_loops!(
     what_breaks_the_protocol_is_closed_with_its_code,
     nothing_that_follows_a_violation_is_taken_for_a_message,
     when_redis_can_not_take_it_the_sender_is_told_to_come_back,
+    while_redis_takes_less_than_comes_the_senders_wait,
     pings_are_answered_with_their_own_bytes,
 );

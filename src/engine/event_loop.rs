@@ -192,7 +192,7 @@ impl EventLoop {
     /// How long to sleep: not at all while something is left over.
     fn timeout(&self) -> Option<Duration> {
         let links_wait = self.links.as_ref().is_some_and(|links| links.has_more());
-        let sockets_wait = !self.unread.is_empty() && !self.moving.settling;
+        let sockets_wait = !self.unread.is_empty() && !self.is_not_reading();
         if sockets_wait || links_wait || self.feed_waits {
             return Some(Duration::ZERO);
         }
@@ -220,7 +220,7 @@ impl EventLoop {
                 }
                 let is_ending = event.is_read_closed() || event.is_error();
                 match event.is_readable() || is_ending {
-                    true if self.moving.settling => self.read_later(key),
+                    true if self.is_not_reading() => self.read_later(key),
                     true => self.read_socket(key, is_ending),
                     false => {}
                 }
@@ -235,15 +235,7 @@ impl EventLoop {
             self.command(command);
         }
         self.stop_if_told();
-        let unread =
-            if self.moving.settling { Vec::new() } else { std::mem::take(&mut self.unread) };
-        for key in unread {
-            if let Some(socket) = self.socket(key) {
-                socket.unread = false;
-            }
-            // To the end: the event that told of it is used up.
-            self.read_socket(key, true);
-        }
+        self.read_waiting_sockets();
         // Links before timers: an answer that is there already is not late.
         self.read_links();
         self.timers_due();

@@ -19,6 +19,28 @@ use crate::ws::frame::{Data, OpCode};
 use crate::ws::message::Incoming;
 
 impl EventLoop {
+    /// Is nothing read from browsers now? Not while the sockets are about to go, and not while Redis
+    /// is given messages faster than it takes them: they wait with those who send them.
+    pub(super) fn is_not_reading(&self) -> bool {
+        self.moving.settling || self.links.as_ref().is_some_and(|links| links.publisher.is_behind())
+    }
+
+    /// Reads the sockets on the list, as long as anything is read.
+    pub(super) fn read_waiting_sockets(&mut self) {
+        let mut waiting = std::mem::take(&mut self.unread).into_iter();
+        while !self.is_not_reading()
+            && let Some(key) = waiting.next()
+        {
+            if let Some(socket) = self.socket(key) {
+                socket.unread = false;
+            }
+            // To the end: the event that told of it is used up.
+            self.read_socket(key, true);
+        }
+        // Who was read goes behind who was not.
+        self.unread.splice(0..0, waiting);
+    }
+
     /// Reads one buffer of a socket. A full buffer may mean that more waits, and others must have
     /// their turn: the socket stays on the list. `to_end`: the peer may have closed, so that a
     /// short read is not the last one.

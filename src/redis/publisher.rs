@@ -174,6 +174,12 @@ impl Publisher {
         self.waiting_bytes
     }
 
+    /// Does Redis take messages, but slower than they come? Whoever can let the senders wait should.
+    /// Not while it is away: then they are to be told at some time.
+    pub fn is_behind(&self) -> bool {
+        self.link.is_up() && self.waiting_bytes > self.limit / 2
+    }
+
     /// How many messages are not known to have got through.
     pub fn pending(&self) -> usize {
         self.receipts.len()
