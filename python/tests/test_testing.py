@@ -159,7 +159,8 @@ def test_the_end_of_the_test_closes_every_socket_and_leaves_no_descriptor(ann):
     before, threads = descriptors(), threading.active_count()
     for _ in range(5):
         assert all(browser._connection.fileno() < 0 for browser in run())
-    assert descriptors() == before and threading.active_count() == threads
+    # What an earlier test left behind may end meanwhile.
+    assert descriptors() <= before and threading.active_count() <= threads
 
 
 def test_without_the_library_only_connect_fails_and_says_the_cure(ann, monkeypatch):
