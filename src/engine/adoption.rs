@@ -13,7 +13,8 @@ use std::rc::Rc;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
-use super::event_loop::{EventLoop, Timer};
+use super::due::Timer;
+use super::event_loop::EventLoop;
 use super::events::Event;
 use super::inbox::Newcomer;
 use crate::cause::{Cause, Refusal};
@@ -41,11 +42,15 @@ impl Rights {
     }
 }
 
+/// By which epoll tells of a socket.
+fn token(key: Key) -> Token {
+    Token(u64::from(key) as usize)
+}
+
 /// Lets epoll also tell, from now on, that a socket takes bytes.
 pub(super) fn watch_room(registry: &Registry, socket: &Socket) -> io::Result<()> {
-    let token = Token(u64::from(socket.key) as usize);
     let interest = Interest::READABLE | Interest::WRITABLE;
-    registry.reregister(&mut SourceFd(&socket.as_raw_fd()), token, interest)
+    registry.reregister(&mut SourceFd(&socket.as_raw_fd()), token(socket.key), interest)
 }
 
 impl EventLoop {
@@ -131,8 +136,9 @@ impl EventLoop {
     /// write.
     pub(super) fn watch(&self, fd: &OwnedFd, key: Key) -> io::Result<()> {
         sys::prepare_socket(fd)?;
-        let token = Token(u64::from(key) as usize);
-        self.poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), token, Interest::READABLE)
+        let raw = fd.as_raw_fd();
+        let mut source = SourceFd(&raw);
+        self.poll.registry().register(&mut source, token(key), Interest::READABLE)
     }
 
     /// Before the descriptor is closed or given away: epoll would go on reporting a description that

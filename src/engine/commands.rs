@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::event_loop::{EventLoop, Timer, find};
+use super::due::Timer;
+use super::event_loop::{EventLoop, find};
 use super::inbox::{Command, Who};
 use crate::cause::Cause;
 use crate::hub::Form;

@@ -16,6 +16,7 @@ use mio::{Events, Poll, Token};
 use slab::Slab;
 
 use super::adoption::watch_room;
+use super::due::Timer;
 use super::events;
 use super::fanout::Run;
 use super::inbox::Wire;
@@ -30,9 +31,9 @@ use crate::error::Result;
 use crate::hub::{ChannelId, Hub, Left, Variant};
 use crate::log::Level;
 use crate::meter;
-use crate::socket::{Due, Key, Phase, SharedRights, Socket};
+use crate::socket::{Key, Phase, SharedRights, Socket};
 use crate::sys;
-use crate::timer::{self, Alarm, Millis, Timers};
+use crate::timer::{Alarm, Millis, Timers};
 use crate::write_queue::Segment;
 use crate::ws::deflate::{Deflater, Inflater};
 
@@ -44,8 +45,6 @@ pub(super) const PUBLISHER: Token = Token(usize::MAX - 2);
 /// What a loop's clock says when it begins: so that what happened before, to a socket that came from
 /// another loop, has a time too.
 const DAWN: Millis = 1 << 40;
-/// While its sockets are about to go, a loop lets no channel go before this has passed again.
-const SETTLING_LINGER_MS: u64 = 100;
 /// What is read from one socket at a time; the buffer is the loop's, for all of them.
 pub(super) const READ_BUFFER: usize = 64 * 1024;
 /// After so many sockets have come and gone, the kernel gets back what the allocator has kept. It takes
@@ -53,18 +52,6 @@ pub(super) const READ_BUFFER: usize = 64 * 1024;
 const MANY: usize = 1_000;
 /// Readiness taken from the kernel in one turn.
 const EVENTS: usize = 1024;
-
-/// Owners of deadlines, beside the sockets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Timer {
-    Link(Wire),
-    Resubscribe,
-    Linger(ChannelId),
-    /// The time at which a raw socket that lost continuity is closed.
-    Gap(Key),
-    /// The time at which a socket is sent away, after [`super::inbox::Command::Disperse`].
-    Disperse(Key),
-}
 
 /// Everything one loop owns.
 pub struct EventLoop {
@@ -308,14 +295,6 @@ impl EventLoop {
         }
     }
 
-    /// Moves a socket's place among the deadlines to where it belongs now.
-    pub(super) fn rearm(&mut self, key: Key) {
-        let Some(socket) = find(&mut self.sockets, key) else { return };
-        let at = socket.deadline(&self.shared.config, self.now);
-        let at = at.map(|at| timer::rounded(at, self.now));
-        self.deadlines.set(&mut socket.alarm, key.index() as u32, at);
-    }
-
     /// Writes what waits for the sockets on the list: one write for each, however many messages
     /// came.
     fn flush_dirty(&mut self) {
@@ -375,12 +354,6 @@ impl EventLoop {
         }
     }
 
-    /// Lets a channel that nobody hears any more go after so many milliseconds.
-    pub(super) fn linger(&mut self, channel: ChannelId, ms: u64) {
-        let at = Some(self.now + ms);
-        self.timers.set(self.lingers.entry(channel).or_default(), Timer::Linger(channel), at);
-    }
-
     /// The browser sends nothing more. It may still read: what was queued for it in this turn, such
     /// as the answer to its close frame, is not taken from it.
     pub(super) fn input_ended(&mut self, key: Key) {
@@ -436,58 +409,6 @@ impl EventLoop {
         self.held.shrink_to_fit();
         if were_many {
             sys::trim_heap();
-        }
-    }
-
-    // Time.
-
-    fn timers_due(&mut self) {
-        while let Some(index) = self.deadlines.due(self.now) {
-            self.socket_due(index);
-        }
-        while let Some(timer) = self.timers.due(self.now) {
-            match timer {
-                Timer::Gap(key) => self.doom(key, Cause::Gap),
-                Timer::Disperse(key) => self.doom(key, self.dispersing.unwrap_or(Cause::Restart)),
-                Timer::Linger(channel) => self.linger_over(channel),
-                Timer::Resubscribe => {
-                    self.resubscribe.rang();
-                    self.hub.want_all();
-                }
-                Timer::Link(wire) => self.link_due(wire),
-            }
-        }
-    }
-
-    fn socket_due(&mut self, index: u32) {
-        let Some(socket) = self.sockets.get_mut(index as usize) else { return };
-        let key = socket.key;
-        socket.alarm.rang();
-        match socket.on_deadline(&self.shared.config, self.now) {
-            Due::Nothing => {}
-            Due::Release => self.release(key),
-            Due::Queued => self.make_dirty(key),
-            Due::Close(cause) => return self.doom(key, cause),
-            Due::Cut => return self.finish(key, Cause::Lost),
-        }
-        self.rearm(key);
-    }
-
-    fn linger_over(&mut self, channel: ChannelId) {
-        if self.moving.settling {
-            // Nothing is asked of Redis now that would have to be waited for.
-            self.lingers.remove(&channel);
-            return self.linger(channel, SETTLING_LINGER_MS);
-        }
-        self.lingers.remove(&channel);
-        if self.lingers.is_empty() {
-            self.lingers = HashMap::new(); // Its table may have been that of a hundred thousand.
-        }
-        let Some(name) = self.hub.linger_over(channel) else { return };
-        if !self.unsubscribe(&name) {
-            // Nobody to ask: it is gone at once.
-            self.hub.unsubscribed(&name);
-            self.echo.forget_channel(channel);
         }
     }
 

@@ -12,7 +12,8 @@ use std::thread;
 use mio::Registry;
 use mio::event::Event;
 
-use super::event_loop::{EventLoop, PUBLISHER, SUBSCRIBER, Timer};
+use super::due::Timer;
+use super::event_loop::{EventLoop, PUBLISHER, SUBSCRIBER};
 use super::inbox::{Command, Wire};
 use crate::config::Config;
 use crate::error::{Error, Result};

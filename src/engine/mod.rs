@@ -6,6 +6,7 @@
 mod admission;
 mod adoption;
 mod commands;
+mod due;
 mod embedded;
 mod event_loop;
 mod events;

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::event_loop::{EventLoop, Timer, find};
+use super::due::Timer;
+use super::event_loop::{EventLoop, find};
 use super::inbox::Command;
 use super::local::{Local, Shared};
 use crate::cause::Cause;
